@@ -1,0 +1,76 @@
+"""Where a VM may answer: the addresses its guest tools report, judged and put in order.
+
+Guest metrics are written by the guest. Without a judge, a VM could point the
+root daemon of its host at that host itself, at another host of the pool or at
+a multicast group.
+"""
+
+import ipaddress
+import re
+from typing import Dict, Iterable, List, NamedTuple, Tuple, Union
+
+MOST_CANDIDATES = 16
+HOST_INTERNAL = ipaddress.ip_network("169.254.0.0/16")
+
+_NETWORKS_KEY = re.compile(r"^(\d{1,4})/(?:ip|ipv4/(\d{1,4})|ipv6/(\d{1,4}))$", re.ASCII)
+
+IPAddress = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
+
+
+class Candidates(NamedTuple):
+    usable: Tuple[str, ...]  # in the order in which to prefer them
+    refused: Tuple[Tuple[str, str], ...]  # (address, why)
+
+
+def _refusal(address: IPAddress, forbidden: "Iterable[str]", allow_loopback: bool) -> str:
+    mapped = getattr(address, "ipv4_mapped", None)
+    judged = mapped or address  # ::ffff:127.0.0.1 is the loopback too
+    if judged.is_loopback:
+        return "" if allow_loopback else "it is a loopback address"
+    if judged.is_multicast:
+        return "it is a multicast address"
+    if judged.is_unspecified or str(judged) == "255.255.255.255":
+        return "it names no single machine"
+    if judged.version == 6 and judged.is_link_local:
+        return "a link-local IPv6 address cannot be reached from this host"
+    if str(judged) in forbidden:
+        return "it belongs to a host of the pool"
+    return ""
+
+
+def candidates(networks: Dict[str, str], forbidden: "Iterable[str]" = (), last_good: str = "",
+               prefer_internal: bool = False, allow_loopback: bool = False) -> Candidates:
+    """Order the addresses in a VM_guest_metrics.networks map.
+
+    Last good first, then the host-internal network if preferred, IPv4, IPv6, and
+    the host-internal network last if it is not preferred; within each by VIF.
+
+    :param forbidden: addresses of the pool's hosts, in their canonical text form.
+    """
+    found: List[Tuple[Tuple[int, int, int, int], str]] = []
+    refused: List[Tuple[str, str]] = []
+    seen = set()
+    for key, value in networks.items():
+        match = _NETWORKS_KEY.match(key)
+        if not match:
+            continue
+        try:
+            address = ipaddress.ip_address(value.strip())
+        except ValueError:
+            if value.strip():
+                refused.append((value.strip()[:64], "it is no IP address"))
+            continue
+        text = str(address)
+        if text in seen:
+            continue
+        seen.add(text)
+        why = _refusal(address, forbidden, allow_loopback)
+        if why:
+            refused.append((text, why))
+            continue
+        internal = address.version == 4 and address in HOST_INTERNAL
+        family = (0 if prefer_internal else 3) if internal else (1 if address.version == 4 else 2)
+        index = int(match.group(2) or match.group(3) or 0)
+        found.append(((0 if text == last_good else 1, family, int(match.group(1)), index), text))
+    found.sort()
+    return Candidates(tuple(text for _, text in found[:MOST_CANDIDATES]), tuple(refused[:MOST_CANDIDATES]))

@@ -1,0 +1,219 @@
+"""Every way in which xscontainer fails, one class per cause.
+
+::
+
+    XSContainerError
+    +-- SettingsError              SETTINGS_INVALID        the INI file does not say what it must
+    +-- ArgumentError              ARGUMENT_INVALID        a caller's argument is missing or malformed
+    +-- XapiError                  XAPI_ERROR              XAPI answered with a failure of its own
+    |   +-- XapiUnavailable        XAPI_UNAVAILABLE        no answer from XAPI in time, or none at all
+    |   +-- XapiSessionLost        XAPI_SESSION_LOST       our login is gone (restart, join, expiry)
+    |   +-- ObjectGone             OBJECT_GONE             the VM, host, ... does not exist (any more)
+    +-- VMError                                            a VM cannot be served as it is
+    |   +-- VMNotRunning           VM_NOT_RUNNING
+    |   +-- VMNotRegistered        VM_NOT_REGISTERED
+    |   +-- VMElsewhere            VM_ELSEWHERE            it left for another host during the call
+    |   +-- AddressUnknown         ADDRESS_UNKNOWN         the guest reports no address
+    |   +-- AddressRefused         ADDRESS_REFUSED         none of its addresses may be contacted
+    +-- KeyPairError               KEY_PAIR_INVALID        the pool's SSH key pair is unusable
+    +-- ConnectError                                       no way to the engine
+    |   +-- GuestUnreachable       GUEST_UNREACHABLE       nothing answers at the address
+    |   +-- GuestSilent            GUEST_SILENT            it answers, but not in time or not SSH
+    |   +-- HostKeyChanged         HOST_KEY_CHANGED        not the guest we pinned
+    |   +-- HostKeyUnreadable      HOST_KEY_UNREADABLE     what other_config pins is no host key
+    |   +-- KeyNotAccepted         KEY_NOT_ACCEPTED        the guest refuses the pool's key
+    |   +-- ForwardingRefused      FORWARDING_REFUSED      no channel, and no program to stand in
+    |   +-- TransportLost          TRANSPORT_LOST          the SSH connection broke
+    +-- EngineError                                        the way is there, the engine does not serve
+        +-- EngineUnavailable      ENGINE_UNAVAILABLE      no socket, or nobody listens on it
+        +-- EngineForbidden        ENGINE_FORBIDDEN        the user may not open the socket
+        +-- EngineTooOld           ENGINE_TOO_OLD          no API version in common
+        +-- EngineTimeout          ENGINE_TIMEOUT          no whole answer within the deadline
+        +-- EngineLost             ENGINE_LOST             the stream or answer ended half-way
+        +-- EngineGarbage          ENGINE_GARBAGE          the answer is not what the API describes
+        +-- EngineTooMuch          ENGINE_TOO_MUCH         the answer is larger than the bound
+        +-- ContainerNotFound      CONTAINER_NOT_FOUND
+        +-- ContainerConflict      CONTAINER_CONFLICT      not possible in the container's state
+        +-- EngineRefused          ENGINE_REFUSED          any other error the engine reports
+
+A code is part of the interface (clients and scripts compare it) and never changes.
+"""
+
+from typing import List
+
+
+class XSContainerError(Exception):
+    """Base of the tree.
+
+    :param message: a sentence for a person: what failed, where, why.
+    :param hint: what to do next, as a sentence; may be empty.
+    """
+
+    code = "XSCONTAINER_ERROR"
+    default_hint = ""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint or self.default_hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+    def description(self) -> List[str]:
+        """The ErrorDescription of the XAPI failure that carries this error: [code, sentences]."""
+        return [self.code, str(self)]
+
+
+class SettingsError(XSContainerError):
+    code = "SETTINGS_INVALID"
+
+
+class ArgumentError(XSContainerError):
+    code = "ARGUMENT_INVALID"
+
+
+class XapiError(XSContainerError):
+    """XAPI's own failure; ``details`` is its ErrorDescription (a list of strings)."""
+
+    code = "XAPI_ERROR"
+
+    def __init__(self, message: str, hint: str = "", details: "List[str]" = ()) -> None:  # type: ignore[assignment]
+        super().__init__(message, hint)
+        self.details = list(details)
+
+
+class XapiUnavailable(XapiError):
+    code = "XAPI_UNAVAILABLE"
+    default_hint = "Check that the toolstack of this host and of the pool coordinator is running."
+
+
+class XapiSessionLost(XapiError):
+    code = "XAPI_SESSION_LOST"
+    default_hint = "It is opened again by itself; repeat the call."
+
+
+class ObjectGone(XapiError):
+    code = "OBJECT_GONE"
+
+
+class VMError(XSContainerError):
+    code = "VM_ERROR"
+
+
+class VMNotRunning(VMError):
+    code = "VM_NOT_RUNNING"
+    default_hint = "Start the VM first."
+
+
+class VMNotRegistered(VMError):
+    code = "VM_NOT_REGISTERED"
+    default_hint = "Enable container management for it (plugin function 'register')."
+
+
+class VMElsewhere(VMError):
+    code = "VM_ELSEWHERE"
+    default_hint = "Repeat the call."
+
+
+class AddressUnknown(VMError):
+    code = "ADDRESS_UNKNOWN"
+    default_hint = "Check that the Xen guest tools run in the VM and that its network is up."
+
+
+class AddressRefused(VMError):
+    code = "ADDRESS_REFUSED"
+    default_hint = "Give the VM an address that is neither loopback, multicast nor that of a host of the pool."
+
+
+class KeyPairError(XSContainerError):
+    code = "KEY_PAIR_INVALID"
+    default_hint = "Check the secrets that xscontainer-private-secret-uuid and xscontainer-public-secret-uuid of the pool name."
+
+
+class ConnectError(XSContainerError):
+    code = "CONNECT_ERROR"
+
+
+class GuestUnreachable(ConnectError):
+    code = "GUEST_UNREACHABLE"
+    default_hint = "Check that sshd runs in the VM and that no firewall stands between it and this host."
+
+
+class GuestSilent(ConnectError):
+    code = "GUEST_SILENT"
+    default_hint = "Check that it is sshd that listens there and that the VM is not overloaded."
+
+
+class HostKeyChanged(ConnectError):
+    code = "HOST_KEY_CHANGED"
+    default_hint = (
+        "If the VM was reinstalled on purpose, remove the key xscontainer-sshhostkey from its other_config; "
+        "if not, something else answers at its address."
+    )
+
+
+class HostKeyUnreadable(ConnectError):
+    code = "HOST_KEY_UNREADABLE"
+    default_hint = "Remove the key xscontainer-sshhostkey from the VM's other_config to pin the guest's key anew."
+
+
+class KeyNotAccepted(ConnectError):
+    code = "KEY_NOT_ACCEPTED"
+    default_hint = "Add the pool's public key to the authorized_keys of that user in the VM."
+
+
+class ForwardingRefused(ConnectError):
+    code = "FORWARDING_REFUSED"
+    default_hint = "Allow AllowStreamLocalForwarding in the VM's sshd_config, or install the docker CLI, socat or ncat there."
+
+
+class TransportLost(ConnectError):
+    code = "TRANSPORT_LOST"
+
+
+class EngineError(XSContainerError):
+    code = "ENGINE_ERROR"
+
+
+class EngineUnavailable(EngineError):
+    code = "ENGINE_UNAVAILABLE"
+    default_hint = "Check that the container engine is installed and running in the VM."
+
+
+class EngineForbidden(EngineError):
+    code = "ENGINE_FORBIDDEN"
+    default_hint = "Add the user to the group that owns the engine's socket (usually 'docker')."
+
+
+class EngineTooOld(EngineError):
+    code = "ENGINE_TOO_OLD"
+    default_hint = "Update the container engine in the VM; API version 1.24 (Docker 1.12) is the oldest that works."
+
+
+class EngineTimeout(EngineError):
+    code = "ENGINE_TIMEOUT"
+
+
+class EngineLost(EngineError):
+    code = "ENGINE_LOST"
+
+
+class EngineGarbage(EngineError):
+    code = "ENGINE_GARBAGE"
+
+
+class EngineTooMuch(EngineError):
+    code = "ENGINE_TOO_MUCH"
+
+
+class ContainerNotFound(EngineError):
+    code = "CONTAINER_NOT_FOUND"
+
+
+class ContainerConflict(EngineError):
+    code = "CONTAINER_CONFLICT"
+
+
+class EngineRefused(EngineError):
+    code = "ENGINE_REFUSED"

@@ -1,0 +1,33 @@
+"""The keys xscontainer reads and writes in XAPI's other_config maps.
+
+other_config is readable by every read-only user and writable by every
+vm-admin: nothing secret goes in, and nothing that comes out is trusted.
+"""
+
+# --- VM.other_config, known to XenCenter and Xen Orchestra -------------------
+MONITOR = "xscontainer-monitor"  # "True": show and monitor the VM's containers; "False": capable, but off
+PS = "docker_ps"  # published: the container list, XML
+INFO = "docker_info"  # published: the engine's facts, XML
+VERSION = "docker_version"  # published: the engine's versions, XML
+USERNAME = "xscontainer-username"  # SSH user; [ssh] user of the settings if absent
+MODE = "xscontainer-mode"  # "ssh" (default) or "tls"
+HOST_KEY = "xscontainer-sshhostkey"  # base64 of the guest's pinned SSH host key
+
+# --- VM.other_config, our own ------------------------------------------------
+OWNER = "xscontainer-owner"  # uuid of the VM the published keys and the host key pin belong to: a clone's differs
+STATUS = "xscontainer-status"  # published: JSON {"code", "message"}, only while the engine cannot be shown
+SSH_PORT = "xscontainer-ssh-port"  # TCP port of the guest's sshd; [ssh] port of the settings if absent
+ENGINE_SOCKET = "xscontainer-engine-socket"  # path of the engine's socket in the guest; [engine] socket if absent
+
+# What a monitor publishes and a wipe removes.
+PUBLISHED = (PS, INFO, VERSION, STATUS)
+
+# --- pool.other_config -------------------------------------------------------
+PRIVATE_SECRET = "xscontainer-private-secret-uuid"  # uuid of the secret with the pool's private SSH key
+PUBLIC_SECRET = "xscontainer-public-secret-uuid"  # uuid of the secret with its public half
+INTERNAL_NETWORK = "xscontainer-use-hostinternalnetwork"  # 1/yes/true/on: prefer 169.254.* addresses
+
+
+def is_true(value: str) -> bool:
+    """Whether an other_config switch is on, in the spellings the pool key has always known."""
+    return value.strip().lower() in ("1", "yes", "true", "on")

@@ -1,0 +1,76 @@
+"""XAPI's side of the story: a VM as the monitor sees it, and a change of one.
+
+Both are built from event snapshots, which hold a VM's whole record; only what
+is used is kept, so that a pool of thousands of VMs stays small in memory.
+"""
+
+from typing import Any, Dict, Mapping, NamedTuple, Optional
+
+from xscontainer import keys
+
+NULL_REF = "OpaqueRef:NULL"
+
+_KEPT_PREFIX = "xscontainer-"
+
+
+class VMRecord(NamedTuple):
+    """A VM. ``networks`` is that of its guest metrics, e.g. ``{"0/ip": "10.0.0.5"}``: written by the guest."""
+
+    ref: str
+    uuid: str
+    name: str
+    power_state: str  # "Halted" | "Paused" | "Running" | "Suspended"
+    resident_on: str  # host ref or NULL_REF
+    domid: int  # -1 unless running; a new one after a reboot
+    guest_metrics: str  # ref or NULL_REF
+    other_config: Dict[str, str]  # only the keys of xscontainer.keys
+    is_guest: bool  # neither template, snapshot nor control domain
+    networks: Dict[str, str] = {}
+
+    @classmethod
+    def from_snapshot(cls, ref: str, snapshot: Mapping[str, Any],
+                      networks: Optional[Dict[str, str]] = None) -> "VMRecord":
+        """:param snapshot: a VM record as XAPI gives it (VM.get_record, event.from)."""
+        other_config = snapshot.get("other_config") or {}
+        return cls(
+            ref=ref,
+            uuid=snapshot["uuid"],
+            name=snapshot.get("name_label", ""),
+            power_state=snapshot.get("power_state", ""),
+            resident_on=snapshot.get("resident_on", NULL_REF),
+            domid=int(snapshot.get("domid", -1)),
+            guest_metrics=snapshot.get("guest_metrics", NULL_REF),
+            other_config={
+                key: value for key, value in other_config.items()
+                if key.startswith(_KEPT_PREFIX) or key in keys.PUBLISHED
+            },
+            is_guest=not (snapshot.get("is_a_template") or snapshot.get("is_a_snapshot")
+                          or snapshot.get("is_control_domain")),
+            networks=networks or {},
+        )
+
+    @property
+    def label(self) -> str:
+        """How log lines and messages name it: people know the name, programs the uuid."""
+        return f"{self.name!r} ({self.uuid})"
+
+    @property
+    def published(self) -> Dict[str, str]:
+        """What clients are shown of it now."""
+        return {key: self.other_config[key] for key in keys.PUBLISHED if key in self.other_config}
+
+    @property
+    def is_owner(self) -> bool:
+        """False when the published keys and the pinned host key were carried in from another VM.
+
+        Clone, copy, import and snapshot carry other_config verbatim. VMs that the
+        original plugin registered have no owner key and are believed.
+        """
+        return self.other_config.get(keys.OWNER, self.uuid) == self.uuid
+
+
+class VMChange(NamedTuple):
+    """A VM appeared or changed (``record``), or is gone (``record`` is None)."""
+
+    uuid: str
+    record: Optional[VMRecord]

@@ -1,0 +1,41 @@
+# Every target sets up what it needs; one that is set up already starts at once.
+#   ARGS=...         handed on: to pytest, to the demo, to the benchmark
+#   PYTHON=python3.6 another interpreter than the newest one here
+# With CI set, `make test` runs on CPython 3.6 and on the newest, and nothing may be missing or skipped.
+
+PREPARE = python3 -m tests.setup.prepare
+SOURCES = xscontainer tests setup.py $(wildcard xapi-plugins/*)
+
+.PHONY: help demo test lint bench clean
+
+help:
+	@echo "make demo    a pool of two hosts and three guests on this machine (ARGS=--stay keeps it)"
+	@echo "make test    the whole test suite (ARGS=tests/test_settings.py, PYTHON=python3.6)"
+	@echo "make lint    ruff, mypy, vermin for CPython 3.6, and the layer test"
+	@echo "make bench   the measurements"
+	@echo "make clean   remove everything that make has made"
+
+demo:
+	@python=$$($(PREPARE) run $(PYTHON)) && exec $$python -m xscontainer.simulator.demo $(ARGS)
+
+test:
+	@pythons=$$($(PREPARE) test $(PYTHON)) || exit 1; status=0; \
+	for python in $$pythons; do \
+		echo "=== $$($$python -V)"; \
+		$$python -m pytest $(ARGS) || status=1; \
+	done; exit $$status
+
+lint:
+	@python=$$($(PREPARE) lint $(PYTHON)) || exit 1; status=0; \
+	$$python -m ruff check $(SOURCES) || status=1; \
+	$$python -m mypy || status=1; \
+	$$python -m vermin -q -t=3.6- --violations --no-tips --eval-annotations --no-parse-comments $(SOURCES) || status=1; \
+	$$python -m pytest -q tests/test_layers.py || status=1; \
+	exit $$status
+
+bench:
+	@python=$$($(PREPARE) test $(PYTHON)) && exec $$python -m tests.bench $(ARGS)
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/clients/node/node_modules
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

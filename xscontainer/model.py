@@ -1,0 +1,409 @@
+"""What a container engine says about itself and its containers, as plain values.
+
+Every ``from_api`` takes decoded JSON of the Engine API (1.24 to today, Docker's
+and Podman's) from a guest that may be hostile: unknown and ill-typed fields are
+ignored, text is freed of characters that are no text, and everything is bounded
+in length and number. None of them raises. Times are seconds since the epoch
+unless a name says otherwise, sizes are bytes.
+"""
+
+import re
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+
+MAX_CONTAINERS = 5000
+MAX_PORTS = 16  # of one container; a media server may publish ten thousand
+MAX_LABELS = 32
+MAX_ATTRIBUTES = 64
+NAME_LIMIT = 255  # characters, as are the next two
+IMAGE_LIMIT = 255
+COMMAND_LIMIT = 128
+LATEST = 253402300799  # the last second of the year 9999: clients turn times into dates
+
+_ID = re.compile(r"[0-9a-f]{64}")
+_CODE = re.compile(r"\((-?[0-9]{1,10})\)")
+_HEALTH = re.compile(r"\((?:health: )?(healthy|unhealthy|starting)\)")
+_HEALTHS = ("starting", "healthy", "unhealthy")
+
+# Characters XML 1.0 forbids, and Unicode's non-characters, at which XAPI refuses or cuts a string.
+NOT_TEXT = "\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufdd0-\ufdef" + "".join(
+    chr(plane << 16 | 0xFFFE) + chr(plane << 16 | 0xFFFF) for plane in range(17)
+)
+_NOT_TEXT = re.compile(f"[{NOT_TEXT}]")
+# What any client trims (Python and JavaScript differ about U+0085 and U+FEFF).
+SPACE = "".join(chr(c) for c in range(0x10000) if chr(c).isspace()) + "\ufeff"
+
+# Podman's names for what Docker calls otherwise.
+_STATES = {"configured": "created", "initialized": "created", "stopped": "exited", "stopping": "running"}
+# How the status text of an engine that gives no state begins.
+_STATUS_STATES = (
+    ("up", "running"),
+    ("restarting", "restarting"),
+    ("exit", "exited"),
+    ("created", "created"),
+    ("dead", "dead"),
+    ("removal", "removing"),
+)
+_ACTIONS = {
+    "running": ("stop", "restart", "pause"),
+    "paused": ("unpause", "stop", "restart"),
+    "restarting": ("stop", "restart"),
+    "exited": ("start", "restart"),
+    "created": ("start",),
+}  # type: Dict[str, Tuple[str, ...]]
+_STATUS = {"running": "Up", "paused": "Up (Paused)", "created": "Created", "dead": "Dead", "removing": "Removal In Progress"}
+_EXITS = {
+    125: "the engine could not run it",
+    126: "command cannot be run",
+    127: "command not found",
+    134: "aborted",
+    137: "killed",
+    139: "segmentation fault",
+    143: "terminated",
+}
+# Container events after which the list reads the same as before.
+_QUIET = frozenset(
+    "attach detach resize top copy export archive-path extract-to-dir exec_create exec_start exec_die exec_detach "
+    "exec kill commit checkpoint healthcheck exec_died mount unmount sync".split()
+)
+
+
+def clean_text(value: object, limit: int) -> str:
+    """``value`` as text of at most ``limit`` characters: no control characters, trimmed; "" when it is no string."""
+    if not isinstance(value, str):
+        return ""
+    if len(value) > limit:
+        value = value[: limit - 1] + "…"
+    if "\r" in value:
+        value = value.replace("\r\n", "\n").replace("\r", "\n")  # any XML parser would, and the copies must compare equal
+    return _NOT_TEXT.sub("\ufffd", value).strip(SPACE)
+
+
+def _integer(value: object, low: int, high: int) -> Optional[int]:
+    """A whole number within the bounds, also from a float or short digits; else None."""
+    if isinstance(value, str) and len(value) <= 20:
+        try:
+            value = int(value)
+        except ValueError:
+            return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        return None
+    return int(value)
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+class Port(NamedTuple):
+    """A port a container exposes; ``ip`` and ``public`` only when it is published on the guest."""
+
+    private: int
+    type: str
+    public: Optional[int] = None
+    ip: str = ""
+
+    @classmethod
+    def from_api(cls, data: object) -> Optional["Port"]:
+        fields = _mapping(data)
+        private = _integer(fields.get("PrivatePort"), 0, 65535)
+        if private is None:
+            return None
+        public = _integer(fields.get("PublicPort"), 1, 65535)
+        ip = clean_text(fields.get("IP"), 45) if public else ""
+        return cls(private, clean_text(fields.get("Type"), 8) or "tcp", public, ip)
+
+
+def _ports(data: object) -> Tuple[Port, ...]:
+    """Sorted, because engines list them in another order each time; published ones are the last to be left out."""
+    if not isinstance(data, list):
+        return ()
+    ports = {port for port in map(Port.from_api, data[:65536]) if port}
+    if len(ports) > MAX_PORTS:
+        ports = set(sorted(ports, key=lambda port: (port.public is None, port.private, port.type, port.ip))[:MAX_PORTS])
+    return tuple(sorted(ports, key=lambda port: (port.private, port.type, port.public or 0, port.ip)))
+
+
+def _state(state: str, status: str) -> str:
+    """Docker's word for the state; from the status text when the engine is too old to give one."""
+    state = _STATES.get(state, state)
+    if not state:
+        if not status:
+            return "created"  # engines of that age leave it empty until the first start
+        lowered = status.lower()
+        state = next((name for start, name in _STATUS_STATES if lowered.startswith(start)), "unknown")
+    if state == "running" and status.endswith("(Paused)"):
+        state = "paused"
+    return state
+
+
+def _name(names: object, container_id: str) -> str:
+    """One name without its slash: a link adds names such as "/web/db", and a container being removed has none."""
+    if isinstance(names, list):
+        cleaned = [clean_text(name, NAME_LIMIT + 1).lstrip("/") for name in names[:64]]
+        usable = sorted((name.count("/"), len(name), name) for name in cleaned if name)
+        if usable:
+            return usable[0][2]
+    return container_id[:12]
+
+
+class Container(NamedTuple):
+    """One container as a list shows it.
+
+    ``state`` is Docker's lower-case word (running, paused, restarting, exited, created, dead, removing, or
+    whatever a newer engine says), ``health`` is starting, healthy, unhealthy or None where no check is
+    defined, ``exit_code`` is that of the last run when the engine tells it.
+    """
+
+    id: str
+    name: str
+    image: str
+    command: str
+    created: int
+    state: str
+    exit_code: Optional[int] = None
+    health: Optional[str] = None
+    ports: Tuple[Port, ...] = ()
+
+    @classmethod
+    def from_api(cls, data: object) -> Optional["Container"]:
+        """From one entry of GET /containers/json; None when its id is not one."""
+        fields = _mapping(data)
+        container_id = fields.get("Id")
+        if not isinstance(container_id, str) or not _ID.fullmatch(container_id):
+            return None
+        status = clean_text(fields.get("Status"), 256)
+        state = _state(clean_text(fields.get("State"), 32).lower(), status)
+        code = _CODE.search(status) if state in ("exited", "restarting") else None
+        command = fields.get("Command")
+        if isinstance(command, list):
+            command = " ".join(part[:COMMAND_LIMIT] for part in command[:COMMAND_LIMIT] if isinstance(part, str))
+        return cls(
+            id=container_id,
+            name=_name(fields.get("Names"), container_id),
+            image=clean_text(fields.get("Image"), IMAGE_LIMIT),
+            command=clean_text(command, COMMAND_LIMIT),
+            created=_integer(fields.get("Created"), 0, LATEST) or 0,
+            state=state,
+            exit_code=int(code.group(1)) if code else None,
+            health=_health(fields, state, status),
+            ports=_ports(fields.get("Ports")),
+        )
+
+    @property
+    def status(self) -> str:
+        """The words clients compare literally: neither age nor health goes in."""
+        if self.state in ("exited", "restarting"):
+            return f"{self.state.capitalize()} ({self.exit_code or 0})"
+        return _STATUS.get(self.state) or self.state.capitalize()
+
+    @property
+    def actions(self) -> Tuple[str, ...]:
+        """The plugin's verbs that make sense in this state."""
+        return _ACTIONS.get(self.state, ())
+
+    @property
+    def reason(self) -> str:
+        """Why all is not well, in a few words; "" when it is."""
+        if self.state == "exited" and self.exit_code:
+            return _exit_words(self.exit_code)
+        if self.state == "restarting":
+            return f"restarting after exit code {self.exit_code or 0}"
+        if self.state == "dead":
+            return "could not be removed"
+        return "unhealthy" if self.health == "unhealthy" else ""
+
+
+def _health(fields: Mapping[str, Any], state: str, status: str) -> Optional[str]:
+    """Newer engines have a field for it, older ones append it to the status text; a stopped container has none."""
+    if state not in ("running", "paused"):
+        return None
+    given = _mapping(fields.get("Health")).get("Status")
+    if isinstance(given, str):
+        return given if given in _HEALTHS else None
+    found = _HEALTH.search(status)
+    return found.group(1) if found else None
+
+
+def _exit_words(code: int) -> str:
+    words = _EXITS.get(code) or (f"signal {code - 128}" if 128 < code <= 192 else "")
+    return f"exit code {code}: {words}" if words else f"exit code {code}"
+
+
+class ContainerList(NamedTuple):
+    """``containers`` newest first; ``left_out``: more than the limit allowed; ``unusable``: entries that were none."""
+
+    containers: Tuple[Container, ...]
+    left_out: int = 0
+    unusable: int = 0
+
+
+def least_wanted_last(container: Container) -> Tuple[bool, int, str]:
+    """Sort key for leaving containers out: stopped ones go first, then the oldest."""
+    return (container.state not in ("running", "paused", "restarting"), -container.created, container.id)
+
+
+def containers_from_api(data: object, limit: int = MAX_CONTAINERS) -> ContainerList:
+    """From the answer to GET /containers/json?all=1: each id once, in an order that only a new container changes."""
+    entries = data if isinstance(data, list) else []
+    found = {}  # type: Dict[str, Container]
+    unusable = 0
+    for entry in entries:
+        container = Container.from_api(entry)
+        if container is None or container.id in found:
+            unusable += 1
+        else:
+            found[container.id] = container
+    kept = list(found.values())
+    if len(kept) > limit:
+        kept = sorted(kept, key=least_wanted_last)[:limit]
+    kept.sort(key=lambda container: (-container.created, container.id))
+    return ContainerList(tuple(kept), len(found) - len(kept), unusable)
+
+
+class EngineVersion(NamedTuple):
+    """From GET /version. Changes only when the engine is updated."""
+
+    version: str = ""
+    api_version: str = ""
+    min_api_version: str = ""
+    git_commit: str = ""
+    go_version: str = ""
+    os: str = ""
+    arch: str = ""
+    kernel_version: str = ""
+    build_time: str = ""
+    platform: str = ""
+
+    @classmethod
+    def from_api(cls, data: object) -> "EngineVersion":
+        fields = _mapping(data)
+        names = "Version ApiVersion MinAPIVersion GitCommit GoVersion Os Arch KernelVersion BuildTime".split()
+        return cls(*[clean_text(fields.get(name), 128) for name in names], clean_text(_mapping(fields.get("Platform")).get("Name"), 128))
+
+
+class EngineInfo(NamedTuple):
+    """From GET /info.
+
+    ``containers`` and ``images`` count what exists and so change with every container event. Each write of
+    the document is broadcast over the whole pool: write it only when :meth:`stable_key` differs from that of
+    the last write, and let the counters be as old as that write. Clocks and gauges (SystemTime, NGoroutines,
+    NFd, MemFree ...) are left out altogether, and so are the proxy settings, which may hold a password.
+    """
+
+    id: str = ""
+    name: str = ""
+    server_version: str = ""
+    operating_system: str = ""
+    os_type: str = ""
+    architecture: str = ""
+    kernel_version: str = ""
+    cpus: int = 0
+    memory: int = 0
+    driver: str = ""
+    execution_driver: str = ""
+    logging_driver: str = ""
+    cgroup_driver: str = ""
+    index_server: str = ""
+    root_directory: str = ""
+    ipv4_forwarding: Optional[bool] = None
+    labels: Tuple[str, ...] = ()
+    containers: int = 0
+    images: int = 0
+
+    @classmethod
+    def from_api(cls, data: object) -> "EngineInfo":
+        fields = _mapping(data)
+        forwarding = fields.get("IPv4Forwarding")  # a number in old engines
+        labels = fields.get("Labels")
+
+        def text(name: str) -> str:
+            return clean_text(fields.get(name), 256)
+
+        def count(name: str) -> int:
+            return _integer(fields.get(name), 0, 1 << 60) or 0
+
+        return cls(
+            id=text("ID"),
+            name=text("Name"),
+            server_version=text("ServerVersion"),
+            operating_system=text("OperatingSystem"),
+            os_type=text("OSType"),
+            architecture=text("Architecture"),
+            kernel_version=text("KernelVersion"),
+            cpus=count("NCPU"),
+            memory=count("MemTotal"),
+            driver=text("Driver"),
+            execution_driver=text("ExecutionDriver"),
+            logging_driver=text("LoggingDriver"),
+            cgroup_driver=text("CgroupDriver"),
+            index_server=text("IndexServerAddress"),
+            root_directory=text("DockerRootDir"),
+            ipv4_forwarding=bool(forwarding) if isinstance(forwarding, (bool, int)) else None,
+            labels=tuple(filter(None, (clean_text(label, 128) for label in labels[:MAX_LABELS]))) if isinstance(labels, list) else (),
+            containers=count("Containers"),
+            images=count("Images"),
+        )
+
+    def stable_key(self) -> "EngineInfo":
+        """The same without the counters: compare this to decide whether to write."""
+        return self._replace(containers=0, images=0)
+
+
+class EngineEvent(NamedTuple):
+    """One line of GET /events.
+
+    ``action`` is the bare verb: "health_status: healthy" becomes action health_status and health healthy,
+    "exec_start: sh" becomes exec_start. ``time_nano`` is nanoseconds since the epoch, 0 when unknown.
+    """
+
+    type: str
+    action: str
+    id: str = ""
+    name: str = ""
+    health: Optional[str] = None
+    attributes: Tuple[Tuple[str, str], ...] = ()
+    time_nano: int = 0
+
+    @classmethod
+    def from_api(cls, data: object) -> "EngineEvent":
+        """Old engines give ``status`` and ``id`` alone, new ones ``Type``, ``Action`` and ``Actor`` alone."""
+        fields = _mapping(data)
+        actor = _mapping(fields.get("Actor"))
+        given = _mapping(actor.get("Attributes"))
+        attributes = _attributes(given)
+        words = clean_text(fields.get("Action"), 256) or clean_text(fields.get("status"), 256)
+        action, _, detail = words.partition(":")
+        health = None
+        if action == "health_status":
+            named = (detail.strip(), fields.get("HealthStatus"), given.get("health_status"))
+            health = next((word for word in named if isinstance(word, str) and word in _HEALTHS), None)
+        seconds = _integer(fields.get("time"), 0, LATEST) or 0
+        return cls(
+            type=clean_text(fields.get("Type"), 32) or ("container" if words else ""),
+            action=action,
+            id=clean_text(actor.get("ID"), 128) or clean_text(fields.get("id"), 128),
+            name=clean_text(given.get("name"), NAME_LIMIT),
+            health=health,
+            attributes=attributes,
+            time_nano=_integer(fields.get("timeNano"), 0, LATEST * 10**9) or seconds * 10**9,
+        )
+
+    @property
+    def changes_list(self) -> bool:
+        """Whether the container list may read differently now; an unknown action counts as a change."""
+        return self.type == "container" and bool(self.action) and self.action not in _QUIET
+
+    @property
+    def changes_info(self) -> bool:
+        """Whether the engine's own facts may have changed (its configuration was reloaded)."""
+        return self.type == "daemon"
+
+
+def _attributes(given: Mapping[str, Any]) -> Tuple[Tuple[str, str], ...]:
+    pairs = []  # type: List[Tuple[str, str]]
+    for key, value in given.items():
+        if len(pairs) == MAX_ATTRIBUTES:
+            break
+        if isinstance(value, str):
+            pairs.append((clean_text(key, 128), clean_text(value, 128)))
+    return tuple(pairs)

@@ -185,6 +185,10 @@ def guess(name: str) -> List[str]:
     """Roles of a permission that neither the published model nor the recordings place."""
     if "/key:" in name:
         return [] if name.endswith("key:pci") else list(ROLES[:5])
+    if name in ("http/connect_console", "http/connect_console_ws", "http/get_vncsnapshot"):
+        return list(ROLES[:5])
+    if name.startswith(("http/put_import", "http/get_export")):
+        return list(ROLES[:4])
     if name.startswith(("vm.set_", "vm.add_", "vm.remove_", "vm_group.set")):
         return list(ROLES[:4])
     if name.startswith(("vm.", "vbd.")):

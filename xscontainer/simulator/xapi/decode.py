@@ -82,7 +82,7 @@ def _xml_error(body: bytes, error: expat.ExpatError) -> XmlError:
         rows = body.split(b"\n")
         match = re.match(rb"&(#\w+);", rows[line - 1][error.offset:])
         name = match.group(1).decode() if match else "#"
-        return XmlError("illegal character reference ({})".format(name), line, column + len(name) + 1)
+        return XmlError("illegal character reference ({})".format(name), line, column + len(name) + 2)
     return XmlError("malformed character stream", line, column)
 
 
@@ -157,7 +157,7 @@ def json_call(body: bytes) -> Request:
     text = body.decode("utf-8", "surrogateescape")
     lone = _ESCAPED.search(text)
     if lone:
-        _json_refuse((lone.end() + 1, len(text)), "Missing escape sequence representing low surrogate for code point "
+        _json_refuse((lone.end(), len(text)), "Missing escape sequence representing low surrogate for code point "
                      "beyond U+FFFF {}".format(_near(text, lone.end())))
     try:
         data = json.loads(text, strict=False)
@@ -171,7 +171,8 @@ def json_call(body: bytes) -> Request:
         _malformed("Invalid field 'id' in request body")
     params = data.get("params", [])
     if isinstance(params, dict):
-        params = [params]
+        # XAPI finds the session among named parameters and nothing else.
+        params = [params.get("session_id", "")]
     return Request(str(data["method"]), params, str(data.get("jsonrpc", "")), data["id"])
 
 
@@ -202,4 +203,4 @@ def _json_syntax(text: str, at: int) -> None:
         raise HttpError(500, 'Yojson__Common.Json_error("Blank input data")')
     if at >= len(text.rstrip()):
         _json_refuse((len(text) - 1, len(text)), "Unexpected end of input")
-    _json_refuse((at + 1, at + 35), "Expected string or identifier but found {}".format(_near(text, at)))
+    _json_refuse((at + 1, at + 35), "Expected string or identifier but found {}".format(_near(text, at + 1)))

@@ -94,6 +94,8 @@ def _start(call: "Call", vm: Row, host: Optional[Row], operation: str) -> str:
             pool.step()
             boot(pool, vm, target, pool.step)
             pool.power_event(vm.ref, "start")
+            pool.tell("VM_STARTED", vm, "{} started on host: " + "{} (uuid: {})".format(target["name_label"],
+                                                                                          target["uuid"]))
         finally:
             pool.db.remove_from(target, "current_operations", key)
     return ""
@@ -119,6 +121,7 @@ def _stop(operation: str) -> Callable[["Call", str], str]:
             pool.step()
             pool.power_event(ref, "stop")
             power_off(pool, vm, pool.step)
+            pool.tell("VM_SHUTDOWN", vm, "{} shutdown forcibly" if operation == "hard_shutdown" else "{} shut down")
         return ""
     return run
 

@@ -317,6 +317,11 @@ class Pool:
         for callback in list(self._power_callbacks):
             callback(ref, event)
 
+    def tell(self, name: str, vm: Row, text: str) -> None:
+        """The message that XAPI leaves about what was done to a VM; {} in `text` is the VM."""
+        self.messages.add(name, 5, "VM", vm["uuid"],
+                          text.format("VM '{}' (uuid: {})".format(vm["name_label"], vm["uuid"])))
+
     def next_domid(self) -> int:
         """A domain id that was not used before."""
         with self.db.lock:
@@ -340,9 +345,12 @@ class Pool:
         values.update(uuid="", master=self.coordinator.ref, telemetry_uuid=telemetry.ref,
                       telemetry_next_collection=now())
         database.create("pool", values)
-        database.create("network", {"name_label": "Host internal management network", "bridge": "xenapi",
-                                    "other_config": {"is_guest_installer_network": "true",
-                                                     "is_host_internal_management_network": "true"}})
+        database.create("network", {
+            "name_label": "Host internal management network", "bridge": "xenapi",
+            "name_description": "Network on which guests will be assigned a private link-local IP address which can "
+                                "be used to talk XenAPI",
+            "other_config": {"is_guest_installer_network": "true", "is_host_internal_management_network": "true",
+                             "ip_begin": "169.254.0.1", "ip_end": "169.254.255.254", "netmask": "255.255.0.0"}})
 
     def _add_host(self, host: SimHost) -> None:
         database = self.db
@@ -357,24 +365,35 @@ class Pool:
         row = database.create("host", values)
         host.ref, host.uuid = row.ref, row["uuid"]
         dom0 = self._typed("VM", self.model.records["dom0"])
-        vm_metrics = database.create("VM_metrics", {"VCPUs_number": 2, "VCPUs_utilisation": {"0": 0.0}})
+        vm_metrics = database.create("VM_metrics", {"VCPUs_number": 2, "VCPUs_utilisation": {"1": 0.0, "2": 0.0},
+                                                     "current_domain_type": "pv"})
         dom0.update(uuid="", name_label="Control domain on host: " + host.name_label, consoles=[],
                     resident_on=row.ref, affinity=row.ref, metrics=vm_metrics.ref)
         domain = database.create("VM", dom0)
-        for protocol in ("vt100", "rfb"):
+        for protocol in ("rfb", "vt100"):
             console = database.create("console", {"protocol": protocol, "VM": domain.ref})
             database.set(console, "location", "https://{}/console?ref={}".format(host.address, console.ref))
         database.set(row, "control_domain", domain.ref)
+        for kind in ("host", "host_internal"):
+            database.create("Certificate", {"host": row.ref, "type": kind})
+        for number in range(4):
+            database.create("host_cpu", {"host": row.ref, "number": number, "vendor": "GenuineIntel", "speed": 2400,
+                                         "modelname": "CPU", "family": 6, "model": 85, "stepping": "7",
+                                         "flags": "fpu vmx"})
 
     def _typed(self, cls: str, record: Dict[str, Any]) -> Dict[str, Any]:
         """A recorded record with its numbers and dates as the database holds them."""
-        convert = {"int": int, "datetime": Time}
+        convert = {"int": int, "datetime": Time, "int set": _integers}
         fields = self.model.classes[cls].fields
         return {name: convert.get(fields[name].kind, _same)(value) for name, value in record.items()}
 
 
 def _same(value: Any) -> Any:
     return value
+
+
+def _integers(values: List[Any]) -> List[int]:
+    return [int(v) for v in values]
 
 
 def _no_step() -> None:

@@ -9,6 +9,7 @@ from .failures import Dropped, HttpError
 
 BODY_LIMIT = 307200
 _HEAD_LIMIT = 65536
+_DISCARD_LIMIT = 64 * 1024 * 1024
 _RESET = struct.pack("ii", 1, 0)
 _REASONS = {200: "OK", 403: "Forbidden", 404: "Not Found", 500: "Internal Error", 501: "Method Not Implemented"}
 _PAGE_500 = ("<html><body><h1>HTTP 500 internal server error</h1>An unexpected error occurred; please wait a while and "
@@ -118,6 +119,8 @@ class Connection:
         if not length.isdigit():
             raise HttpError(500, 'Failure("We require a content-length: HTTP header")')
         if int(length) > BODY_LIMIT:
+            # A client that is still sending would see its pipe break instead of the answer.
+            self._discard(int(length))
             raise HttpError(500, "Http_svr.Client_requested_size_over_limit")
         return self._server.respond(HttpRequest(path, self._read_body(int(length)), self._local))
 
@@ -145,6 +148,14 @@ class Connection:
         whole = b"".join(parts)
         self._buffer = whole[length:]
         return whole[:length]
+
+    def _discard(self, length: int) -> None:
+        missing = min(length, _DISCARD_LIMIT) - len(self._buffer)
+        while missing > 0:
+            data = self._sock.recv(262144)
+            if not data:
+                raise Dropped()
+            missing -= len(data)
 
     def _send(self, answer: Answer, keep: bool) -> None:
         head = ["HTTP/1.1 {} {}".format(answer.status, _REASONS[answer.status]),

@@ -1,0 +1,246 @@
+"""Logged-in XAPI sessions over the host's local socket, with deadlines.
+
+XenAPI (dom0's own, or PyPI's) gives the session object and its call syntax.
+Two of its habits do not fit a daemon and are replaced by overriding its one
+request method:
+
+* it waits for ever; on a member every call is forwarded to the coordinator,
+  and blocks while that is down;
+* it logs in again by itself and goes on with refs and tokens of the old login.
+
+The calls travel as JSON-RPC, which xapi serves beside XML-RPC: a container
+list is mostly markup, which XML-RPC escapes to twice its size, and decoding a
+VM record from JSON costs a tenth of the CPU.
+"""
+
+import contextlib
+import http.client
+import json
+import socket
+import threading
+from typing import Any, Callable, Iterator, List, Tuple, TypeVar
+
+import XenAPI  # type: ignore[import-untyped, import-not-found, unused-ignore]
+
+from xscontainer.errors import ObjectGone, XapiError, XapiSessionLost, XapiUnavailable
+
+API_VERSION = "1.0"
+
+# xapi answers HTTP 500 to a larger body, without a word about why. (xapi: Http_svr)
+MOST_BODY_BYTES = 307200
+
+_BY_CODE = {
+    "SESSION_INVALID": XapiSessionLost,
+    "HANDLE_INVALID": ObjectGone,
+    "UUID_INVALID": ObjectGone,
+    "HOST_STILL_BOOTING": XapiUnavailable,
+    "HOST_HAS_NO_MANAGEMENT_IP": XapiUnavailable,
+    "HOST_OFFLINE": XapiUnavailable,
+    "HOST_IS_SLAVE": XapiUnavailable,
+    "CANNOT_CONTACT_HOST": XapiUnavailable,
+}
+
+# Not sent again when a connection breaks between request and answer.
+_NOT_REPEATABLE = frozenset(("host.call_plugin", "message.create", "secret.create", "task.create"))
+
+Result = TypeVar("Result")
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self) -> None:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(self.timeout)
+            sock.connect(self.path)
+        except OSError:
+            sock.close()
+            raise
+        self.sock = sock
+
+
+def failure(details: "List[str]", method: str) -> XapiError:
+    """The exception for an ErrorDescription of XAPI."""
+    code, parameters = details[0], [str(detail) for detail in details[1:]]
+    text = f"XAPI refused {method}: {code}"
+    if parameters:
+        text += f" ({', '.join(parameters)})"
+    return _BY_CODE.get(code, XapiError)(f"{text}.", details=[code] + parameters)
+
+
+class Session(XenAPI.Session):  # type: ignore[misc]
+    """One login and one HTTP connection; for one thread at a time.
+
+    ``session.xenapi.VM.get_record(ref)`` and the like, as with XenAPI itself.
+    Every call raises only :class:`xscontainer.errors.XapiError` and its subclasses.
+
+    :param socket_path: xapi's Unix socket.
+    :param timeout: seconds to wait for an answer; :meth:`timeout` changes it for a while.
+    """
+
+    def __init__(self, socket_path: str, timeout: float) -> None:
+        super().__init__("http://localhost/")
+        self._http = _UnixConnection(socket_path, timeout)
+        self._serial = 0
+        self._closed = False
+
+    @classmethod
+    def login(cls, socket_path: str, originator: str, timeout: float, login_timeout: float) -> "Session":
+        """Log in as this host's local superuser: on its own socket xapi asks for no password."""
+        session = cls(socket_path, login_timeout)
+        try:
+            session._session = session.call(
+                "session.login_with_password", ("root", "", API_VERSION, originator))
+        except XapiError:
+            session.close()
+            raise
+        session.set_timeout(timeout)
+        return session
+
+    def set_timeout(self, timeout: float) -> None:
+        self._http.timeout = timeout
+        if self._http.sock is not None:
+            self._http.sock.settimeout(timeout)
+
+    def xenapi_request(self, methodname: str, params: "Tuple[Any, ...]") -> Any:
+        return self.call(methodname, (self._session,) + tuple(params))
+
+    def call(self, method: str, params: "Tuple[Any, ...]") -> Any:
+        """One request; ``params`` include the session. See the module's text for why not XenAPI's own."""
+        self._serial += 1
+        body = json.dumps(
+            {"jsonrpc": "2.0", "method": method, "params": params, "id": self._serial},
+            ensure_ascii=False, separators=(",", ":"),
+        ).encode("utf-8", "replace")
+        if len(body) > MOST_BODY_BYTES:
+            raise XapiError(f"A call of {method} takes {len(body)} bytes; XAPI accepts {MOST_BODY_BYTES}.",
+                            details=["REQUEST_TOO_LARGE", method, str(len(body))])
+        try:
+            status, answer = self._exchange(method, body)
+        except (OSError, http.client.HTTPException) as exc:
+            self._http.close()
+            reason = str(exc) or type(exc).__name__
+            raise XapiUnavailable(f"XAPI at {self._http.path} did not answer {method}: {reason}.") from exc
+        return self._decode(method, status, answer)
+
+    def _exchange(self, method: str, body: bytes) -> "Tuple[int, bytes]":
+        reused = self._http.sock is not None
+        try:
+            return self._send(body)
+        except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
+            # xapi closes connections that were idle for long; that is no failure yet.
+            self._http.close()
+            if self._closed or not reused or method in _NOT_REPEATABLE:
+                raise
+            return self._send(body)
+
+    def _send(self, body: bytes) -> "Tuple[int, bytes]":
+        self._http.request("POST", "/jsonrpc", body, {"Content-Type": "application/json"})
+        response = self._http.getresponse()
+        return response.status, response.read()
+
+    @staticmethod
+    def _decode(method: str, status: int, answer: bytes) -> Any:
+        try:
+            decoded = json.loads(answer.decode("utf-8", "replace")) if status == 200 else None
+        except ValueError:
+            decoded = None
+        if not isinstance(decoded, dict) or not ("result" in decoded or "error" in decoded):
+            raise XapiUnavailable(f"XAPI answered {method} with HTTP status {status} and no JSON-RPC reply.")
+        error = decoded.get("error")
+        if error:
+            data = error.get("data")
+            raise failure([error.get("message", "")] + (data if isinstance(data, list) else []), method)
+        return decoded["result"]
+
+    def logout(self) -> None:
+        """Give the session back to xapi (it keeps 500 for one originator) and close; never raises."""
+        with contextlib.suppress(XapiError):
+            self.set_timeout(2.0)
+            self.call("session.logout", (self._session,))
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection only. From another thread it ends a call that waits there."""
+        self._closed = True
+        sock = self._http.sock
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        self._http.close()
+
+
+class SessionPool:
+    """A bounded number of logins, lent to one thread at a time.
+
+    A pool because a monitor thread writes a few times an hour: a login of its own
+    for each of a thousand VMs would exceed what xapi keeps.
+
+    :param login: makes a :class:`Session`.
+    :param most: how many at once; the next borrower waits.
+    :param patience: seconds it waits at most.
+    """
+
+    def __init__(self, login: "Callable[[], Session]", most: int, patience: float) -> None:
+        self._login = login
+        self._free = threading.BoundedSemaphore(most)
+        self._patience = patience
+        self._lock = threading.Lock()
+        self._idle: List[Session] = []
+        self._closed = False
+
+    @contextlib.contextmanager
+    def lease(self) -> "Iterator[Session]":
+        """:raises XapiUnavailable: no session within the deadline, or XAPI is away."""
+        if not self._free.acquire(timeout=self._patience):
+            raise XapiUnavailable("All XAPI sessions are busy.")
+        try:
+            with self._lock:
+                session = self._idle.pop() if self._idle else None
+            if session is None:
+                session = self._login()
+            try:
+                yield session
+            except (XapiSessionLost, XapiUnavailable):
+                session.close()
+                raise
+            except BaseException:
+                self._give_back(session)
+                raise
+            self._give_back(session)
+        finally:
+            self._free.release()
+
+    def _give_back(self, session: Session) -> None:
+        with self._lock:
+            if not self._closed:
+                self._idle.append(session)
+                return
+        session.logout()
+
+    def run(self, work: "Callable[[Session], Result]") -> Result:
+        """``work(session)``, once more on a new login if the old one turns out to be gone."""
+        try:
+            with self.lease() as session:
+                return work(session)
+        except XapiSessionLost:
+            self.forget()
+            with self.lease() as session:
+                return work(session)
+
+    def forget(self) -> None:
+        """Drop idle sessions: after a restart of xapi they are all dead."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for session in idle:
+            session.close()
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for session in idle:
+            session.logout()

@@ -1,0 +1,58 @@
+"""VM records and per-key writes of VM.other_config.
+
+Never ``set_other_config``: it replaces the whole map by what we read before,
+and with it what another client wrote in between.
+"""
+
+from typing import Dict
+
+from xscontainer.errors import ObjectGone, XapiError
+from xscontainer.vmrecord import NULL_REF, VMRecord
+from xscontainer.xapi.session import Session
+
+# How often a key that another writer adds between our remove and our add is removed again.
+MOST_RACES = 5
+
+
+def record(session: Session, vm_uuid: str) -> VMRecord:
+    """The VM as it is now, with the addresses its guest reports.
+
+    :raises ObjectGone: no such VM.
+    """
+    ref = session.xenapi.VM.get_by_uuid(vm_uuid)
+    snapshot = session.xenapi.VM.get_record(ref)
+    return VMRecord.from_snapshot(ref, snapshot, networks(session, snapshot["guest_metrics"]))
+
+
+def networks(session: Session, guest_metrics: str) -> "Dict[str, str]":
+    """The addresses in a guest metrics object; none if it is NULL or gone meanwhile."""
+    if guest_metrics == NULL_REF:
+        return {}
+    try:
+        return dict(session.xenapi.VM_guest_metrics.get_networks(guest_metrics))
+    except ObjectGone:
+        return {}
+
+
+def put_key(session: Session, vm_ref: str, key: str, value: str, present: bool) -> None:
+    """Set one key of a VM's other_config.
+
+    :param present: whether the key is believed to be there; if that is wrong it costs
+        a call more, nothing else. There is no call that replaces a key: two it takes,
+        and for the moment between them the key is absent, which clients can read.
+    """
+    if present:
+        session.xenapi.VM.remove_from_other_config(vm_ref, key)
+    for race in range(MOST_RACES):
+        try:
+            session.xenapi.VM.add_to_other_config(vm_ref, key, value)
+            return
+        except XapiError as exc:
+            if exc.details[:1] != ["MAP_DUPLICATE_KEY"] or race == MOST_RACES - 1:
+                raise
+        session.xenapi.VM.remove_from_other_config(vm_ref, key)
+
+
+def remove_key(session: Session, vm_ref: str, key: str) -> None:
+    """Remove one key; no error if it is absent."""
+    session.xenapi.VM.remove_from_other_config(vm_ref, key)

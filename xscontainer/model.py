@@ -43,14 +43,14 @@ _STATUS_STATES = (
     ("dead", "dead"),
     ("removal", "removing"),
 )
-_ACTIONS = {
+_ACTIONS: Dict[str, Tuple[str, ...]] = {
     "running": ("stop", "restart", "pause"),
     "paused": ("unpause", "stop", "restart"),
     "restarting": ("stop", "restart"),
     "exited": ("start", "restart"),
     "created": ("start",),
-}  # type: Dict[str, Tuple[str, ...]]
-_STATUS = {"running": "Up", "paused": "Up (Paused)", "created": "Created", "dead": "Dead", "removing": "Removal In Progress"}
+}
+_STATUS = {"running": "Up", "paused": "Up (Paused)", "removing": "Removal In Progress"}
 _EXITS = {
     125: "the engine could not run it",
     126: "command cannot be run",
@@ -74,7 +74,8 @@ def clean_text(value: object, limit: int) -> str:
     if len(value) > limit:
         value = value[: limit - 1] + "…"
     if "\r" in value:
-        value = value.replace("\r\n", "\n").replace("\r", "\n")  # any XML parser would, and the copies must compare equal
+        # As any XML parser would: what is read back must equal what was written.
+        value = value.replace("\r\n", "\n").replace("\r", "\n")
     return _NOT_TEXT.sub("\ufffd", value).strip(SPACE)
 
 
@@ -245,7 +246,7 @@ def least_wanted_last(container: Container) -> Tuple[bool, int, str]:
 def containers_from_api(data: object, limit: int = MAX_CONTAINERS) -> ContainerList:
     """From the answer to GET /containers/json?all=1: each id once, in an order that only a new container changes."""
     entries = data if isinstance(data, list) else []
-    found = {}  # type: Dict[str, Container]
+    found: Dict[str, Container] = {}
     unusable = 0
     for entry in entries:
         container = Container.from_api(entry)
@@ -278,7 +279,8 @@ class EngineVersion(NamedTuple):
     def from_api(cls, data: object) -> "EngineVersion":
         fields = _mapping(data)
         names = "Version ApiVersion MinAPIVersion GitCommit GoVersion Os Arch KernelVersion BuildTime".split()
-        return cls(*[clean_text(fields.get(name), 128) for name in names], clean_text(_mapping(fields.get("Platform")).get("Name"), 128))
+        texts = [clean_text(fields.get(name), 128) for name in names]
+        return cls(*texts, platform=clean_text(_mapping(fields.get("Platform")).get("Name"), 128))
 
 
 class EngineInfo(NamedTuple):
@@ -314,7 +316,8 @@ class EngineInfo(NamedTuple):
     def from_api(cls, data: object) -> "EngineInfo":
         fields = _mapping(data)
         forwarding = fields.get("IPv4Forwarding")  # a number in old engines
-        labels = fields.get("Labels")
+        given = fields.get("Labels")
+        labels = given[:MAX_LABELS] if isinstance(given, list) else []
 
         def text(name: str) -> str:
             return clean_text(fields.get(name), 256)
@@ -339,7 +342,7 @@ class EngineInfo(NamedTuple):
             index_server=text("IndexServerAddress"),
             root_directory=text("DockerRootDir"),
             ipv4_forwarding=bool(forwarding) if isinstance(forwarding, (bool, int)) else None,
-            labels=tuple(filter(None, (clean_text(label, 128) for label in labels[:MAX_LABELS]))) if isinstance(labels, list) else (),
+            labels=tuple(clean_text(label, 128) for label in labels),
             containers=count("Containers"),
             images=count("Images"),
         )
@@ -400,7 +403,7 @@ class EngineEvent(NamedTuple):
 
 
 def _attributes(given: Mapping[str, Any]) -> Tuple[Tuple[str, str], ...]:
-    pairs = []  # type: List[Tuple[str, str]]
+    pairs: List[Tuple[str, str]] = []
     for key, value in given.items():
         if len(pairs) == MAX_ATTRIBUTES:
             break

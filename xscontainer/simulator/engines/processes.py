@@ -1,0 +1,109 @@
+"""Find and end processes that a started program left behind (Linux /proc; no parent link is needed).
+
+dockerd's shims and a guest's commands leave the process group and the parent of what we started, so neither
+``kill(-pgid)`` nor ``wait`` reaches them.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from typing import Dict, Iterable, List, Optional, Set
+
+
+def parents() -> Dict[int, int]:
+    """Every process of the machine: pid -> parent pid."""
+    found = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/stat", "rb") as stat:
+                    # The name (field 2) may hold blanks and brackets: read behind its last bracket.
+                    found[int(entry)] = int(stat.read().rpartition(b")")[2].split()[1])
+            except (OSError, IndexError, ValueError):
+                continue
+    return found
+
+
+def descendants(roots: Iterable[int]) -> Set[int]:
+    """All processes below ``roots``, without the roots."""
+    table = parents()
+    found: Set[int] = set()
+    level = set(roots)
+    while level:
+        level = {pid for pid, parent in table.items() if parent in level and pid not in found}
+        found |= level
+    return found
+
+
+def mentioning(text: str) -> Set[int]:
+    """Processes other than this one with ``text`` in their command line."""
+    needle = os.fsencode(text)
+    found = set()
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and int(entry) != os.getpid():
+            try:
+                with open(f"/proc/{entry}/cmdline", "rb") as cmdline:
+                    if needle in cmdline.read():
+                        found.add(int(entry))
+            except OSError:
+                continue
+    return found
+
+
+def kill(pids: Iterable[int], number: int = signal.SIGKILL) -> None:
+    """Signal each; who is gone already is no error."""
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except OSError:
+            continue
+
+
+def gone(pid: int) -> bool:
+    """Whether the process ended (a zombie that waits for its parent counts as ended)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            return stat.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+    except OSError:
+        return True
+
+
+def wait_gone(pids: Iterable[int], seconds: float) -> Set[int]:
+    """Wait until all ended, at most ``seconds``; who is still there."""
+    deadline = time.monotonic() + seconds
+    left = {pid for pid in pids if not gone(pid)}
+    while left and time.monotonic() < deadline:
+        time.sleep(0.005)
+        left = {pid for pid in left if not gone(pid)}
+    return left
+
+
+def end(process: "subprocess.Popen[bytes]", seconds: float, number: int = signal.SIGTERM) -> None:
+    """Signal a child, wait for it at most ``seconds``, then kill it; always reaped on return."""
+    if process.poll() is None:
+        kill([process.pid], number)
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def find_program(name: str) -> Optional[str]:
+    """Path of a program, looked for on PATH and in the sbin directories that a user's PATH may lack."""
+    path = os.environ.get("PATH", os.defpath)
+    return shutil.which(name, path=os.pathsep.join([path, "/usr/local/sbin", "/usr/sbin", "/sbin"]))
+
+
+def mounts_below(directory: str) -> List[str]:
+    """Mount points at or below ``directory``, deepest first."""
+    prefix = os.path.realpath(directory)
+    found = []
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        for line in table:
+            point = line.split(" ")[4].replace("\\040", " ")
+            if point == prefix or point.startswith(prefix + "/"):
+                found.append(point)
+    return sorted(found, key=len, reverse=True)

@@ -279,8 +279,8 @@ class EngineVersion(NamedTuple):
     def from_api(cls, data: object) -> "EngineVersion":
         fields = _mapping(data)
         names = "Version ApiVersion MinAPIVersion GitCommit GoVersion Os Arch KernelVersion BuildTime".split()
-        texts = [clean_text(fields.get(name), 128) for name in names]
-        return cls(*texts, platform=clean_text(_mapping(fields.get("Platform")).get("Name"), 128))
+        platform = _mapping(fields.get("Platform")).get("Name")
+        return cls(*[clean_text(value, 128) for value in [*map(fields.get, names), platform]])
 
 
 class EngineInfo(NamedTuple):
@@ -342,7 +342,7 @@ class EngineInfo(NamedTuple):
             index_server=text("IndexServerAddress"),
             root_directory=text("DockerRootDir"),
             ipv4_forwarding=bool(forwarding) if isinstance(forwarding, (bool, int)) else None,
-            labels=tuple(clean_text(label, 128) for label in labels),
+            labels=tuple(filter(None, (clean_text(label, 128) for label in labels))),
             containers=count("Containers"),
             images=count("Images"),
         )

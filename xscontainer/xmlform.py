@@ -17,7 +17,7 @@ Hence, in every document made here:
 
 import json
 import re
-from typing import Any, Dict, List, Iterable, List, Mapping, NamedTuple, Sequence, Set, Tuple, Union
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Sequence, Set, Tuple, Union
 from xml.etree import ElementTree
 
 from xscontainer.model import (

@@ -1,0 +1,125 @@
+"""requests, and with it docker's client, over an engine connection."""
+
+import io
+import time
+from typing import Any, Optional, Union
+
+import docker
+import requests
+from requests.adapters import BaseAdapter
+from requests.structures import CaseInsensitiveDict
+
+from xscontainer.engine.connection import Connection, EngineStream
+from xscontainer.engine.exchange import Answer, exchange, parse_json
+from xscontainer.errors import EngineLost, EngineTimeout, TransportLost
+
+BASE_URL = "http+engine://engine"
+IDEMPOTENT = ("GET", "HEAD")
+
+
+class EngineResponse(requests.Response):
+    """A response from a guest: its JSON is decoded within bounds, its text never guessed at."""
+
+    def json(self, **kwargs: Any) -> Any:
+        return parse_json(self.content)
+
+
+class EngineAdapter(BaseAdapter):
+    """Carries requests over one stream, which it keeps for the next. For one thread at a time."""
+
+    def __init__(self, connection: Connection, most_bytes: int) -> None:
+        super().__init__()
+        self._connection = connection
+        self._most_bytes = most_bytes
+        self._stream: Optional[EngineStream] = None
+
+    def send(self, request: requests.PreparedRequest, stream: bool = False, timeout: Any = None, verify: Any = True,
+             cert: Any = None, proxies: Any = None) -> requests.Response:
+        """:param timeout: seconds for the whole exchange.
+
+        :raises XSContainerError: as ``exchange`` and Connection.open_stream.
+        """
+        deadline = time.monotonic() + float(timeout)
+        reused = self._fresh_stream(deadline)
+        try:
+            answer = self._exchange(request, deadline)
+        except EngineLost:
+            # The engine may have hung up an idle stream just now, without having seen the request.
+            if not reused or request.method not in IDEMPOTENT:
+                raise
+            self._fresh_stream(deadline)
+            answer = self._exchange(request, deadline)
+        return _response(request, answer)
+
+    def _fresh_stream(self, deadline: float) -> bool:
+        """Have a stream that can carry a request; say whether it has carried one before."""
+        if self._stream is not None and self._stream.stale:
+            self.close()
+        if self._stream is not None:
+            return True
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise EngineTimeout("The engine did not answer in time.")
+        self._stream = self._connection.open_stream(left)
+        return False
+
+    def _exchange(self, request: requests.PreparedRequest, deadline: float) -> Answer:
+        opened, self._stream = self._stream, None
+        if opened is None:
+            raise TransportLost("The connection to the VM was closed.")
+        opened.deadline = deadline
+        try:
+            body: Union[str, bytes, None] = request.body  # type: ignore[assignment]
+            content = body.encode("utf-8") if isinstance(body, str) else body
+            answer = exchange(opened, request.method or "", request.path_url, content, request.headers,
+                              self._most_bytes)
+        except BaseException:
+            opened.close()
+            raise
+        if answer.keep:
+            self._stream = opened
+        else:
+            opened.close()
+        return answer
+
+    @property
+    def idle(self) -> bool:
+        """Whether a stream is at hand that can carry a request."""
+        return self._stream is not None and not self._stream.stale
+
+    def close(self) -> None:
+        opened, self._stream = self._stream, None
+        if opened is not None:
+            opened.close()
+
+
+def _response(request: requests.PreparedRequest, answer: Answer) -> EngineResponse:
+    response = EngineResponse()
+    response.request = request
+    response.url = request.url or ""
+    response.status_code = answer.status
+    response.reason = answer.reason
+    response.headers = CaseInsensitiveDict(answer.headers)
+    response.encoding = "utf-8"  # else requests would guess, at length, from whatever a guest sends
+    response.raw = io.BytesIO(answer.body)
+    return response
+
+
+class EngineClient(docker.APIClient):
+    """docker's client without its environment: no DOCKER_* variables, no ~/.docker, no proxies, no redirects."""
+
+    def __init__(self, adapter: EngineAdapter, version: str, timeout: float) -> None:
+        # Not APIClient.__init__: it reads the caller's ~/.docker and makes connections of its own.
+        requests.Session.__init__(self)
+        self.trust_env = False
+        self.adapters.clear()
+        self.mount(BASE_URL, adapter)
+        self.base_url = BASE_URL
+        self.timeout = timeout
+        self._version = version
+        self._general_configs = {}
+        self.adapter = adapter
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """An engine sends nobody elsewhere; a guest that tries gets no other request."""
+        return None

@@ -1,0 +1,138 @@
+"""HTTP/1.1 on an EngineStream, by http.client: one request, one answer, within its deadline and budget."""
+
+import http.client
+import io
+import json
+from typing import Any, Dict, Mapping, NamedTuple, Optional
+
+from xscontainer.engine import failures
+from xscontainer.engine.connection import EngineStream, StreamReader
+from xscontainer.errors import EngineGarbage, EngineTooMuch
+
+HEAD_BYTES = 256 * 1024  # what the head of an answer may take on top of its body
+MOST_DIGITS = 40  # of a number in JSON; turning long ones into an int takes quadratic time
+
+
+class Answer(NamedTuple):
+    """:ivar keep: the stream can carry another request."""
+
+    status: int
+    reason: str
+    headers: Mapping[str, str]
+    body: bytes
+    keep: bool
+
+
+class _Borrowed:
+    """What http.client takes for its socket: it may use the stream, not end it."""
+
+    def __init__(self, stream: EngineStream) -> None:
+        self.sendall = stream.sendall
+        self._stream = stream
+        self.raw = StreamReader(stream)
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self.raw, 65536)
+
+    def close(self) -> None:
+        pass
+
+
+class _HTTP(http.client.HTTPConnection):
+    auto_open = 0  # never a connection of its own
+
+    def __init__(self, stream: EngineStream) -> None:
+        super().__init__("engine")
+        self.sock = self.borrowed = _Borrowed(stream)  # type: ignore[assignment]
+
+
+class OpenAnswer(NamedTuple):
+    """An answer of which only the head was read. ``begun``: bytes of the body that came with it, still chunked
+    if ``chunked``."""
+
+    status: int
+    chunked: bool
+    begun: bytes
+    response: http.client.HTTPResponse
+
+
+def _ask(stream: EngineStream, method: str, url: str, body: Optional[bytes],
+         headers: Mapping[str, str]) -> "tuple[_HTTP, http.client.HTTPResponse]":
+    connection = _HTTP(stream)
+    connection.request(method, url, body=body, headers=dict(headers))
+    return connection, connection.getresponse()
+
+
+def exchange(stream: EngineStream, method: str, url: str, body: Optional[bytes] = None,
+             headers: Optional[Mapping[str, str]] = None, most_bytes: int = 1 << 20) -> Answer:
+    """Send a request and read the whole answer, before ``stream.deadline``.
+
+    :param most_bytes: longest body.
+    :raises EngineTooMuch, EngineTimeout, EngineLost, EngineGarbage, TransportLost: no (whole) answer.
+    """
+    stream.budget = most_bytes + HEAD_BYTES
+    with failures.translating("The exchange with the engine", failures.API_SIDE):
+        _, response = _ask(stream, method, url, body, headers or {})
+        content = read_body(response, most_bytes)
+        keep = not response.will_close and response.isclosed()
+        return Answer(response.status, response.reason, dict(response.getheaders()), content, keep)
+
+
+def read_body(response: http.client.HTTPResponse, most_bytes: int) -> bytes:
+    """The rest of ``response``, in pieces: http.client would allocate whatever length the guest claims."""
+    if response.length is not None and response.length > most_bytes:
+        raise EngineTooMuch(f"The engine announces an answer of {response.length} bytes; {most_bytes} are allowed.")
+    pieces = []
+    size = 0
+    while True:
+        piece = response.read(65536)
+        if not piece:
+            break
+        size += len(piece)
+        if size > most_bytes:
+            raise EngineTooMuch(f"The engine's answer is longer than the {most_bytes} bytes allowed.")
+        pieces.append(piece)
+    if response.length:
+        raise http.client.IncompleteRead(b"", response.length)
+    response.close()
+    return b"".join(pieces)
+
+
+def begin(stream: EngineStream, method: str, url: str, headers: Optional[Mapping[str, str]] = None) -> OpenAnswer:
+    """Send a request and read only the head of the answer; the caller reads on from ``stream``."""
+    stream.budget = HEAD_BYTES
+    with failures.translating("The exchange with the engine", failures.API_SIDE):
+        connection, response = _ask(stream, method, url, None, headers or {})
+        begun = b""
+        if response.status == 200:
+            connection.borrowed.raw.at_hand = True
+            begun = response.fp.read1(1 << 20)
+        return OpenAnswer(response.status, bool(response.chunked), begun, response)
+
+
+def _bounded_int(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise ValueError("a number has too many digits")
+    return int(digits)
+
+
+_DECODER = json.JSONDecoder(parse_int=_bounded_int)
+
+
+def parse_json(body: bytes) -> Any:
+    """The value in a JSON document from a guest.
+
+    :raises EngineGarbage: it is no JSON, or nested too deep, or has numbers of absurd length.
+    """
+    try:
+        return _DECODER.decode(body.decode("utf-8", "replace"))
+    except (ValueError, RecursionError) as error:
+        raise EngineGarbage(f"The engine's answer is not JSON: {failures.words(error)}.") from error
+
+
+def parse_object(body: bytes) -> Dict[str, Any]:
+    """As ``parse_json``, but the value must be an object."""
+    value = parse_json(body)
+    if not isinstance(value, dict):
+        raise EngineGarbage(f"The engine's answer is a {type(value).__name__} where an object was expected.")
+    return value

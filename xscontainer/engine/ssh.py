@@ -1,0 +1,183 @@
+"""One standing SSH connection to a guest."""
+
+import threading
+import time
+from typing import Any, Callable, List, NamedTuple, Optional, Tuple
+
+import paramiko
+
+from xscontainer.engine import failures, hostkeys, tunnel
+from xscontainer.engine.channel import ChannelStream
+from xscontainer.engine.connection import Connection
+from xscontainer.engine.dial import dial
+from xscontainer.engine.keypair import load_private_key, new_key_pair, public_line
+from xscontainer.engine.transport import GuestTransport
+from xscontainer.errors import EngineTimeout, GuestSilent, KeyNotAccepted, TransportLost
+from xscontainer.settings import EngineSettings, SSHSettings
+
+__all__ = ["SSHConnection", "Target", "connect", "load_private_key", "new_key_pair", "public_line"]
+
+HANDSHAKE_POLL = 0.25  # seconds; how finely paramiko measures its own deadlines during a handshake
+
+OnHostKey = Callable[[str, str], None]
+
+
+class Target(NamedTuple):
+    """Where and how to log in.
+
+    :ivar addresses: numeric IPs in order of preference.
+    :ivar socket: path of the engine's socket in the guest.
+    :ivar host_key: the pin, in any form that hostkeys.parse_pin reads; None: trust the first one shown.
+    :ivar method: what worked the last time (Connection.method), "" if nothing is known.
+    """
+
+    addresses: Tuple[str, ...]
+    port: int
+    user: str
+    socket: str
+    host_key: Optional[str] = None
+    method: str = ""
+
+
+class SSHConnection(Connection):
+    """:ivar host_key: what the guest showed."""
+
+    def __init__(self, transport: GuestTransport, target: Target, address: str, host_key: hostkeys.HostKey,
+                 max_channels: int) -> None:
+        self.address = address
+        self.host_key = host_key
+        self._transport = transport
+        self._target = target
+        self._tunnel = tunnel.Tunnel(transport, target.method)
+        self._channels = threading.BoundedSemaphore(max_channels)
+        self._lock = threading.Lock()
+        self._on_lost: List[Callable[[], None]] = []
+        transport.on_end = self._tell_lost
+        self._told = False
+
+    @property
+    def method(self) -> str:  # type: ignore[override]
+        return self._tunnel.method
+
+    @property
+    def transport(self) -> GuestTransport:
+        return self._transport
+
+    def open_stream(self, timeout: float) -> ChannelStream:
+        deadline = time.monotonic() + timeout
+        self._check_open()
+        if not self._channels.acquire(timeout=timeout):
+            raise EngineTimeout("All channels to the VM stayed in use.")
+        try:
+            return self._tunnel.open(deadline, self._channels.release)
+        except BaseException:
+            self._channels.release()
+            raise
+
+    def _check_open(self) -> None:
+        if self.closed:
+            why = failures.words(self._transport.packetizer.ended or "it ended")
+            raise TransportLost(f"The SSH connection to the VM is gone: {why}.")
+
+    def close(self) -> None:
+        self._transport.close()
+
+    @property
+    def closed(self) -> bool:
+        return bool(self._transport.packetizer.ended) or not self._transport.is_active()
+
+    def describe(self) -> str:
+        way = f" ({self.method})" if self.method else ""
+        return f"{self._target.user}@{self.address} port {self._target.port}{way}"
+
+    def on_lost(self, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called once when the connection ends, by itself or by close().
+
+        It runs in the connection's own thread and must not block; at once, here, if it has ended already.
+        """
+        with self._lock:
+            if not self._told:
+                self._on_lost.append(callback)
+                return
+        callback()
+
+    def _tell_lost(self) -> None:
+        with self._lock:
+            self._told = True
+            callbacks, self._on_lost = self._on_lost, []
+        for callback in callbacks:
+            callback()
+
+
+def connect(target: Target, private_key: paramiko.PKey, ssh: SSHSettings, engine: EngineSettings,
+            on_host_key: Optional[OnHostKey] = None) -> SSHConnection:
+    """One TCP connection, one key exchange, one login with one key.
+
+    :param on_host_key: called with (base64, fingerprint) of the guest's host key when nothing is pinned,
+        before the login is tried; what it raises ends the attempt.
+    :raises ConnectError: GuestUnreachable, GuestSilent, HostKeyChanged, HostKeyUnreadable, KeyNotAccepted.
+    :raises ArgumentError: the socket's path may not be used.
+    """
+    tunnel.check_path(target.socket)
+    pinned = hostkeys.parse_pin(target.host_key) if target.host_key else None
+    answered = dial(target.addresses, target.port, ssh.connect_timeout, ssh.dead_after)
+    where = f"{answered.address} port {target.port}"
+    try:
+        transport = GuestTransport(answered.sock)
+    except BaseException:
+        answered.sock.close()
+        raise
+    try:
+        with failures.translating(f"The SSH connection to {where}", failures.SSH_SIDE):
+            transport.engine_socket = target.socket
+            transport.name = f"ssh {answered.address}"
+            shown = _exchange_keys(transport, pinned, ssh, where)
+            hostkeys.check(shown, pinned, where)
+            if pinned is None and on_host_key is not None:
+                on_host_key(shown.base64, shown.fingerprint)
+            _log_in(transport, target.user, private_key, ssh.auth_timeout, where)
+            connection = SSHConnection(transport, target, answered.address, shown, engine.max_channels)
+            transport.watch(ssh.poll, ssh.keepalive, ssh.dead_after)
+            return connection
+    except BaseException:
+        transport.close()
+        raise
+
+
+def _exchange_keys(transport: GuestTransport, pinned: Optional[hostkeys.HostKey], ssh: SSHSettings,
+                   where: str) -> hostkeys.HostKey:
+    transport.sock.settimeout(HANDSHAKE_POLL)
+    transport.banner_timeout = transport.handshake_timeout = ssh.banner_timeout
+    options = transport.get_security_options()
+    options.key_types = hostkeys.preference(options.key_types, pinned)
+    done: Any = threading.Event()
+    transport.start_client(event=done)
+    # The greeting has its deadline inside paramiko; the same time again is for the key exchange.
+    done.wait(2 * ssh.banner_timeout)
+    if transport.is_active() and transport.initial_kex_done:
+        key = transport.get_remote_server_key()
+        return hostkeys.HostKey(key.get_name(), key.asbytes())
+    if not transport.remote_version:
+        raise GuestSilent(f"What answers at {where} sent no SSH greeting: {_why(transport, ssh.banner_timeout)}.")
+    raise GuestSilent(f"The key exchange with {where} failed: {_why(transport, ssh.banner_timeout)}.")
+
+
+def _log_in(transport: GuestTransport, user: str, private_key: paramiko.PKey, timeout: float, where: str) -> None:
+    transport.auth_timeout = timeout
+    try:
+        transport.auth_publickey(user, private_key)
+    except paramiko.AuthenticationException as error:
+        if not transport.is_active():
+            raise GuestSilent(f"{where} ended the connection during the login.") from error
+        if transport.auth_handler is not None and "timeout" in str(error).lower():
+            raise GuestSilent(f"{where} did not answer the login within {timeout:g} s.") from error
+        raise KeyNotAccepted(f"The user {failures.words(user)} at {where} may not log in with the pool's key.") from error
+    if not transport.is_authenticated():
+        raise KeyNotAccepted(f"{where} wants more than the pool's key from the user {failures.words(user)}.")
+
+
+def _why(transport: GuestTransport, timeout: float) -> str:
+    error = transport.get_exception()
+    if error is None or isinstance(error, EOFError):
+        return "it closed the connection" if not transport.is_active() else f"no answer within {timeout:g} s"
+    return failures.words(error)

@@ -1,0 +1,240 @@
+"""From the guest's sshd to the engine's socket: a channel of sshd's own, else a program that stands in.
+
+sshd answers "connect failed" alike for a socket that is absent, closed to the user or dead, and (in most
+releases) when forwarding is switched off. So the guest is asked about the socket before a cause is named.
+"""
+
+import re
+import threading
+import time
+from typing import Callable, List, NamedTuple, Optional, Tuple
+
+import paramiko
+
+from xscontainer.engine import failures
+from xscontainer.engine.channel import ChannelStream
+from xscontainer.engine.exchange import exchange
+from xscontainer.engine.transport import STREAMLOCAL, GuestTransport
+from xscontainer.errors import (
+    ArgumentError,
+    EngineError,
+    EngineForbidden,
+    EngineTimeout,
+    EngineUnavailable,
+    ForwardingRefused,
+    XSContainerError,
+)
+
+DIRECT = "streamlocal"
+# In the order in which they are tried. %s is the socket's path, whose characters check_path() has seen.
+STAND_INS = (
+    ("dial-stdio", "docker -H unix://%s system dial-stdio"),
+    ("socat", "socat - UNIX-CONNECT:%s"),
+    ("ncat", "ncat -U %s"),
+    ("nc", "nc -U %s"),
+)
+METHODS = (DIRECT,) + tuple(name for name, _ in STAND_INS)
+DEFAULT_PATHS = ("/var/run/docker.sock", "/run/docker.sock")
+
+STAND_IN_SECONDS = 10.0  # for one program to prove that it reaches the engine
+MOST_OUTPUT = 4096
+
+_PATH = re.compile(r"/[A-Za-z0-9._/@:-]{1,99}\Z")
+_REFUSED = re.compile(r"refused|cannot connect|no such file|is the docker daemon running", re.IGNORECASE)
+_DENIED = re.compile(r"permission denied", re.IGNORECASE)
+_NOT_FOUND = (126, 127)
+
+
+def check_path(path: str) -> str:
+    """``path`` if it may name an engine's socket: it becomes part of commands in the guest.
+
+    :raises ArgumentError: it is not absolute, too long, or has other characters than [A-Za-z0-9._/@:-].
+    """
+    if not _PATH.match(path):
+        raise ArgumentError(f"{failures.words(path)} is no path of an engine's socket.")
+    return path
+
+
+class Output(NamedTuple):
+    """What a command in the guest did. ``status`` is -1 when it is not known."""
+
+    status: int
+    text: str
+
+
+class Tunnel:
+    """Opens streams to ``transport.engine_socket``. Thread-safe.
+
+    :ivar method: what worked: one of METHODS, "" before anything did.
+    """
+
+    def __init__(self, transport: GuestTransport, method: str = "") -> None:
+        self.method = method if method in METHODS else ""
+        self._transport = transport
+        self._proven = False  # ``method`` has worked on this transport
+        self._search = threading.Lock()
+
+    def open(self, deadline: float, on_close: Callable[[], None]) -> ChannelStream:
+        """A stream to the engine before ``deadline`` (time.monotonic()); ``on_close`` as for ChannelStream.
+
+        :raises XSContainerError: as Connection.open_stream.
+        """
+        with failures.translating("Reaching the engine through SSH", failures.SSH_SIDE):
+            if self._proven:
+                return self._open_proven(deadline, on_close)
+            if not self._search.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                raise EngineTimeout("No way to the engine was found in time.")
+            try:
+                return self._find(deadline, on_close)
+            finally:
+                self._search.release()
+
+    def _open_proven(self, deadline: float, on_close: Callable[[], None]) -> ChannelStream:
+        if self.method == DIRECT:
+            try:
+                return self._direct(deadline, on_close)
+            except paramiko.ChannelException:
+                self._judge_socket(deadline)
+                raise EngineUnavailable("Nobody listens on the engine's socket in the VM.") from None
+        stream, output = self._stand_in(self.method, deadline, on_close)
+        if stream is not None:
+            return stream
+        self._judge_socket(deadline)
+        self._judge_outputs([(self.method, output)], deadline)
+        self._proven = False  # the program is gone: look for another the next time
+        raise ForwardingRefused(f"{self.method} in the VM does not reach the engine any more: {output.text}.")
+
+    def _find(self, deadline: float, on_close: Callable[[], None]) -> ChannelStream:
+        order = [self.method] if self.method else []
+        order += [name for name in METHODS if name not in order]
+        refusal = ""
+        judged = False
+        outputs: List[Tuple[str, Output]] = []
+        for method in order:
+            if method == DIRECT:
+                try:
+                    stream: Optional[ChannelStream] = self._direct(deadline, on_close)
+                except paramiko.ChannelException as error:
+                    refusal = failures.words(error.text)
+                    stream = None
+            else:
+                if not judged:
+                    self._judge_socket(deadline)
+                    judged = True
+                stream, output = self._stand_in(method, deadline, on_close)
+                outputs.append((method, output))
+            if stream is not None:
+                self.method = method
+                self._proven = True
+                return stream
+        self._judge_outputs(outputs, deadline)
+        tried = "; ".join(f"{name}: {output.text}" for name, output in outputs)
+        raise ForwardingRefused(f"The VM's SSH server opens no channel to the engine's socket ({refusal}), "
+                                f"and no program there does instead ({tried}).")
+
+    # --- ways
+
+    def _direct(self, deadline: float, on_close: Callable[[], None]) -> ChannelStream:
+        return ChannelStream(self._transport, self._transport.open(STREAMLOCAL, deadline), on_close)
+
+    def _stand_in(self, method: str, deadline: float,
+                  on_close: Callable[[], None]) -> Tuple[Optional[ChannelStream], Output]:
+        """Run a program that joins its standard streams to the socket, and see an HTTP answer come through it."""
+        path = self._transport.engine_socket
+        command = dict(STAND_INS)[method] % path
+        if method == "dial-stdio" and path in DEFAULT_PATHS:
+            command = "docker system dial-stdio"
+        if method == "socat" and ":" in path:
+            return None, Output(-1, "the path has a colon")
+        try:
+            channel = self._transport.execute(command, deadline)
+        except paramiko.ChannelException as error:
+            return None, Output(-1, failures.words(error.text))
+        proven = False  # until then, the caller's lease of a channel stays with the caller
+        stream = ChannelStream(self._transport, channel, lambda: on_close() if proven else None)
+        stream.deadline = min(deadline, time.monotonic() + STAND_IN_SECONDS)
+        try:
+            keep = exchange(stream, "GET", "/_ping", headers={"Host": "engine"}).keep
+        except EngineError as error:
+            output = _finished(channel, error)
+            stream.close()
+            return None, output
+        except XSContainerError:
+            stream.close()
+            raise
+        if not keep:
+            stream.close()
+            return None, Output(-1, "the engine keeps no connection open")
+        proven = True
+        stream.deadline = None
+        return stream, Output(0, "")
+
+    # --- causes
+
+    def _run(self, command: str, deadline: float) -> Output:
+        try:
+            channel = self._transport.execute(command, deadline)
+        except paramiko.ChannelException as error:
+            return Output(-1, failures.words(error.text))
+        try:
+            return _collect(channel, deadline)
+        finally:
+            channel.close()
+
+    def _judge_socket(self, deadline: float) -> None:
+        """Name the cause if the guest can tell: no such socket, or not for this user. Else just return."""
+        path = self._transport.engine_socket
+        listed = self._run("env LC_ALL=C ls -ldnL " + path, deadline)
+        if "No such file" in listed.text:
+            raise EngineUnavailable(f"There is no {path} in the VM.")
+        if listed.status > 0 and _DENIED.search(listed.text):
+            raise EngineForbidden(f"The SSH user may not even look at {path} in the VM.")
+        if listed.status != 0 or path not in listed.text:
+            return  # no shell for us, or a strange one
+        if not listed.text.startswith("s"):
+            raise EngineUnavailable(f"{path} in the VM is no socket.")
+        if self._run("test -w " + path, deadline).status == 1:
+            raise EngineForbidden(f"The SSH user may not open {path} in the VM.")
+
+    def _judge_outputs(self, outputs: List[Tuple[str, Output]], deadline: float) -> None:
+        """Name the cause if a program ran and complained about the socket, or the kernel knows no listener."""
+        ran = [output.text for _, output in outputs if output.status not in _NOT_FOUND]
+        path = self._transport.engine_socket
+        if any(_DENIED.search(text) for text in ran):
+            raise EngineForbidden(f"The SSH user may not open {path} in the VM.")
+        if any(_REFUSED.search(text) for text in ran):
+            raise EngineUnavailable(f"Nobody listens on {path} in the VM.")
+        name = path.rsplit("/", 1)[1]
+        sockets = self._run("grep -F " + name + " /proc/net/unix", deadline)
+        if sockets.status == 1 and not sockets.text:
+            raise EngineUnavailable(f"Nobody listens on {path} in the VM.")
+
+
+def _collect(channel: paramiko.Channel, deadline: float) -> Output:
+    """All that a short command says, up to a bound, and its status."""
+    said = b""
+    for source in (channel.recv_stderr, channel.recv):
+        while len(said) < MOST_OUTPUT:
+            channel.settimeout(max(0.001, deadline - time.monotonic()))
+            try:
+                piece = source(MOST_OUTPUT)
+            except OSError:
+                return Output(-1, "it did not end in time")
+            if not piece:
+                break
+            said += piece
+    return Output(_status(channel, deadline), failures.words(said) if said.strip() else "")
+
+
+def _finished(channel: paramiko.Channel, error: EngineError) -> Output:
+    """Why a stand-in gave no answer: its own words, or else ours."""
+    output = _collect(channel, time.monotonic() + 1.0)
+    if output.text and output.status != -1:
+        return output
+    return Output(output.status, f"exit status {output.status}" if output.status > 0 else failures.words(error.message))
+
+
+def _status(channel: paramiko.Channel, deadline: float) -> int:
+    if not channel.status_event.wait(max(0.0, min(1.0, deadline - time.monotonic()))):
+        return -1
+    return channel.exit_status

@@ -23,7 +23,6 @@ sys.stdout.write(xmlrpc.client.dumps(({"Status": "Success", "Value": value},), m
 # Fields whose value is that of one run; what of it can be compared.
 _SHAPES = {"snapshot_metadata": bool, "domid": lambda v: int(v) >= 0,
            "generation_id": lambda v: re.sub("[1-9][0-9]{10,}", "N", v)}  # type: Dict[str, Callable[[Any], Any]]
-NO_NETWORK = "needs network devices: the real one failed because its laboratory had none"
 
 
 def install(directory: str, name: str, source: str, mode: int = 0o755) -> None:
@@ -222,17 +221,22 @@ def records_scene(replay: Replay) -> None:
     replay.bind("secret1", "secret", pool.db.create("secret", {"value": "s3cret", "other_config": {"k": "v"}}).ref)
     place(replay, 2)
     agents_on(replay, 1)
-    for field in ("external_auth_type", "external_auth_service_name"):
-        pool.set_field("host", pool.hosts[1].ref, field, "")
-    pool.set_field("host", pool.hosts[1].ref, "ssh_auto_mode", False)
-    pool.set_key(pool.hosts[1].ref, "no_local_storage", "true", "host")
+    second_host(replay)
     replay.before["get_record.pool"] = records_made
-    replay.skipped["VM.start"] = NO_NETWORK
     replay.special["get_all_records_where.VM.true"] = only_keys
     replay.special["listMethods-json"] = only_length
     replay.normal += [
         ("network$|network.net-rec$", lambda reply: reply["Status"]), ("^message.get_all$", lambda r: r["Status"]),
         (r"vif-halted|records\.VIF", without_mac), ("", without_run), (r"\.VM\.domid$", lambda r: list(r))]
+
+
+def second_host(replay: Replay) -> None:
+    """In what the recorded member differed from the coordinator."""
+    pool = replay.pool
+    for field in ("external_auth_type", "external_auth_service_name"):
+        pool.set_field("host", pool.hosts[1].ref, field, "")
+    pool.set_field("host", pool.hosts[1].ref, "ssh_auto_mode", False)
+    pool.set_key(pool.hosts[1].ref, "no_local_storage", "true", "host")
 
 
 def records_made(replay: Replay) -> None:
@@ -308,10 +312,3 @@ def later(seconds: float, work: Callable[[], None]) -> threading.Thread:
     thread = threading.Thread(target=run)
     thread.start()
     return thread
-
-
-def skip(_replay: Replay, _step: Step) -> None:
-    """A step that another one covers."""
-
-
-__all__ = ["Client"]

@@ -7,16 +7,16 @@ import json
 import re
 from typing import Any, Callable, Dict, List
 
-from .values import Time, WireInt, WireString
+from .values import ILLEGAL, Time, WireInt, WireString
 
 _json_string = json.encoder.encode_basestring
-_NEEDS = re.compile('[&<>"]')
+_NEEDS = re.compile('[&<>"\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]')
 
 
 def xml_text(text: str) -> str:
-    """`text` escaped as XAPI does: four characters, nothing else (a CR is sent raw)."""
+    """`text` escaped as XAPI does: four characters (a CR is sent raw); what XML forbids is left out."""
     if _NEEDS.search(text):
-        return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
+        return ILLEGAL.sub("", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
     return text
 
 

@@ -76,14 +76,9 @@ def check_state(vm: Row, operation: str) -> None:
         raise XapiError("VM_BAD_POWER_STATE", vm.ref, ", ".join(states), state)
 
 
-def _blocked_by(vm: Row, operation: str) -> List[str]:
+def _blocked_by(vm: Row) -> List[str]:
     """[key, operation] of what must end first, [] if nothing."""
-    for key, other in vm.values["current_operations"].items():
-        if operation != "call_plugin" and other == "call_plugin":
-            return [key, other]
-        if other == operation or other != "call_plugin":
-            return [key, other]
-    return []
+    return list(next(iter(vm.values["current_operations"].items()), ()))
 
 
 def _wait_turn(call: "Call", vm: Row, operation: str) -> None:
@@ -93,10 +88,10 @@ def _wait_turn(call: "Call", vm: Row, operation: str) -> None:
     patience = random.uniform(low, high) if operation == "call_plugin" else 3600.0
     deadline = time.monotonic() + patience
     while True:
-        other = _blocked_by(vm, operation)
+        other = _blocked_by(vm)
         if not other:
             return
-        if other[1] != "call_plugin" and operation != "hard_shutdown":
+        if other[1] != "call_plugin":
             raise XapiError("OTHER_OPERATION_IN_PROGRESS", "VM", vm.ref, other[1], other[0])
         left = deadline - time.monotonic()
         if left <= 0 or not call.serving():
@@ -111,11 +106,11 @@ def operation_on(call: "Call", vm: Row, operation: str) -> Iterator[str]:
     key = call.task or "OpaqueRef:" + str(uuid.uuid4())
     with pool.db.lock:
         check_state(vm, operation)
-        waits = any(other == "call_plugin" for other in vm.values["current_operations"].values())
-        if waits and operation != "call_plugin":
+        if operation == "hard_shutdown" and vm.values["current_operations"]:
+            # It is announced at once and waits for what runs.
             pool.db.add_to(vm, "current_operations", key, operation)
             pool.db.set(vm, "allowed_operations", [])
-            _wait_for_plugins(call, vm)
+            _wait_for_others(call, vm)
         else:
             _wait_turn(call, vm, operation)
             pool.db.add_to(vm, "current_operations", key, operation)
@@ -132,8 +127,8 @@ def operation_on(call: "Call", vm: Row, operation: str) -> Iterator[str]:
             pool.operations_ended.notify_all()
 
 
-def _wait_for_plugins(call: "Call", vm: Row) -> None:
-    while any(other == "call_plugin" for other in vm.values["current_operations"].values()) and call.serving():
+def _wait_for_others(call: "Call", vm: Row) -> None:
+    while len(vm.values["current_operations"]) > 1 and call.serving():
         call.pool.operations_ended.wait(1.0)
 
 

@@ -10,7 +10,7 @@ from .decode import Node, XmlError, parse_xml
 from .encode import xml, xml_text
 from .failures import XapiError, internal, ocaml_string
 from .operations import operation_on
-from .values import ILLEGAL, check_storable
+from .values import check_storable
 
 if TYPE_CHECKING:
     from .dispatch import Call
@@ -121,8 +121,7 @@ def execute(host: "SimHost", plugin: str, fn: str, session: str, args: Dict[str,
     if not plugin or "/" in plugin or not os.path.isfile(path):
         raise XapiError("XENAPI_MISSING_PLUGIN", plugin)
     argument = ("<methodCall><methodName>{}</methodName><params><param>{}</param><param>{}</param></params></methodCall>"
-                .format(xml_text(fn), xml(session), xml({ILLEGAL.sub("", k): ILLEGAL.sub("", v)
-                                                         for k, v in args.items()})))
+                .format(xml_text(fn), xml(session), xml(args)))
     code, out, err = host.pool.plugin_runner.run(path, argument)
     if code < 0:
         raise _fail("signal: " + signal.Signals(-code).name, "", "")

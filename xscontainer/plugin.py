@@ -1,0 +1,338 @@
+"""One plugin call: read it, check it, send it to the host that must serve it, answer as XAPI expects.
+
+XAPI hands a plugin an XML-RPC methodCall ``function(session, {name: value})`` and reads a methodResponse
+with a Success or a Failure. The session passed along is not used: it is the caller's on the coordinator
+and anonymous elsewhere; our own login does the work.
+"""
+
+import logging
+import re
+import time
+import xmlrpc.client
+from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
+
+from xscontainer import actions, eligibility
+from xscontainer.actions import Context
+from xscontainer.errors import (
+    ArgumentError,
+    ObjectGone,
+    VMElsewhere,
+    VMNotRegistered,
+    VMNotRunning,
+    XapiError,
+    XapiUnavailable,
+    XSContainerError,
+)
+from xscontainer.settings import Settings
+from xscontainer.vmrecord import NULL_REF, VMRecord
+from xscontainer.xapi import vm as xapi_vm
+from xscontainer.xapi.session import Session
+
+# Where a verb is served.
+ANYWHERE = "anywhere"  # it needs nothing but XAPI
+RESIDENT = "resident"  # on the host where the VM runs: only that one is sure to reach it
+STORAGE = "storage"  # there if the VM runs, else on a host that the disk or storage repository is attached to
+
+# How often a call may be handed from host to host: to the VM's host, and after it once if it moves.
+MOST_HOPS = 2
+HOPS = "xscontainer-hops"
+
+LONGEST_NAME = 255  # of a container
+LONGEST_SHOWN = 100  # of what a caller gave us, in an error text
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+_CONTAINER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
+_FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_FORBIDDEN_RAW = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+
+log = logging.getLogger(__name__)
+
+
+class Verb(NamedTuple):
+    action: Callable[..., str]  # action(context, **arguments)
+    required: Tuple[str, ...]
+    place: str = ANYWHERE
+    optional: Tuple[str, ...] = ()
+
+
+VERBS: Dict[str, Verb] = {
+    "start": Verb(actions.start, ("vmuuid", "container"), RESIDENT),
+    "stop": Verb(actions.stop, ("vmuuid", "container"), RESIDENT),
+    "restart": Verb(actions.restart, ("vmuuid", "container"), RESIDENT),
+    "pause": Verb(actions.pause, ("vmuuid", "container"), RESIDENT),
+    "unpause": Verb(actions.unpause, ("vmuuid", "container"), RESIDENT),
+    "get_inspect": Verb(actions.get_inspect, ("vmuuid", "object"), RESIDENT),
+    "get_top": Verb(actions.get_top, ("vmuuid", "object"), RESIDENT),
+    "register": Verb(actions.register, ("vmuuid",)),
+    "deregister": Verb(actions.deregister, ("vmuuid",)),
+}
+
+
+class Call(NamedTuple):
+    function: str
+    verb: Verb
+    arguments: Dict[str, str]  # checked, and only those the verb knows
+    hops: int  # hosts that handed it on so far
+
+
+class UnknownFunction(Exception):
+    """args[0]: its name."""
+
+
+# --- reading ------------------------------------------------------------------------------------
+
+
+def read_call(argument: bytes, verbs: "Mapping[str, Verb]") -> Call:
+    """:raises ArgumentError: it is no call, or an argument is missing or malformed. :raises UnknownFunction:"""
+    function, given = _decode(argument)
+    if function not in verbs:
+        raise UnknownFunction(function[:LONGEST_SHOWN])
+    verb = verbs[function]
+    arguments = {}
+    for name in verb.required + verb.optional:
+        if name in given:
+            arguments[name] = _checked(name, given[name])
+        elif name in verb.required:
+            raise ArgumentError(f"The function '{function}' needs the argument '{name}'.")
+    hops = given.get(HOPS, "0")
+    if not re.match(r"[0-9]\Z", hops):
+        raise ArgumentError(f"The argument '{HOPS}' is for calls from host to host; {_shown(hops)} is no digit.")
+    return Call(function, verb, arguments, int(hops))
+
+
+def _decode(argument: bytes) -> "Tuple[str, Dict[str, str]]":
+    # Through JSON-RPC XAPI accepts control characters, and passes them on where XML forbids them.
+    argument = _FORBIDDEN_RAW.sub("\ufffd".encode(), argument)
+    try:
+        # As text: expat then takes no other encoding from the document. Without a document type
+        # there are no entities that could grow.
+        text = argument.decode("utf-8")
+        if "<!DOCTYPE" in text:
+            raise ValueError("a document type is not allowed")
+        parameters, function = xmlrpc.client.loads(text)
+    except Exception as error:
+        # The parser raises whatever its parts raise: expat's, binascii's and decimal's errors among them.
+        raise ArgumentError(f"The plugin's argument is no XML-RPC call: {_shown(str(error))}.") from error
+    if not function:
+        raise ArgumentError("The plugin's argument names no function.")
+    if len(parameters) != 2 or not isinstance(parameters[1], dict):
+        raise ArgumentError("A plugin call takes a session and a map of arguments.")
+    for name, value in parameters[1].items():
+        if not isinstance(value, str):
+            raise ArgumentError(f"The argument {_shown(name)} is no string.")
+    return function, parameters[1]
+
+
+def _checked(name: str, value: str) -> str:
+    if name.endswith("uuid"):
+        lowered = value.strip().lower()
+        if not _UUID.match(lowered):
+            raise ArgumentError(f"The argument '{name}' must be a uuid, not {_shown(value)}.")
+        return lowered
+    if name in ("container", "object") and (len(value) > LONGEST_NAME or not _CONTAINER.match(value)):
+        raise ArgumentError(f"The argument '{name}' must be a container's id or name, not {_shown(value)}.")
+    return value
+
+
+def _shown(text: str) -> str:
+    return ascii(text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "...")
+
+
+# --- answering ----------------------------------------------------------------------------------
+
+
+def success(value: str) -> bytes:
+    return _response("Success", "Value", _string(value))
+
+
+def failure(description: "List[str]") -> bytes:
+    """:param description: [CODE, parameter, ...]; XAPI cannot read one without a code."""
+    return _response("Failure", "ErrorDescription",
+                     f"<value><array><data>{''.join(map(_string, description))}</data></array></value>")
+
+
+def _response(status: str, name: str, value: str) -> bytes:
+    return ("<?xml version='1.0'?>\n<methodResponse><params><param><value><struct>"
+            f"<member><name>Status</name>{_string(status)}</member><member><name>{name}</name>{value}</member>"
+            "</struct></value></param></params></methodResponse>\n").encode("utf-8")
+
+
+def _string(text: str) -> str:
+    # xmlrpc.client.dumps leaves control characters in, and a bare CR, which a parser takes for a newline.
+    text = _FORBIDDEN.sub("\ufffd", text)
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\r", "&#13;")
+    return f"<value><string>{text}</string></value>"
+
+
+def describe(function: str, error: Exception) -> "List[str]":
+    """The ErrorDescription for any error."""
+    if isinstance(error, UnknownFunction):
+        return ["UNKNOWN_XENAPI_PLUGIN_FUNCTION", function or str(error)]
+    if type(error) is XapiError and error.details:
+        return error.details
+    if isinstance(error, XSContainerError):
+        return error.description()
+    return ["XENAPI_PLUGIN_FAILURE", function or "unknown", type(error).__name__, str(error) or repr(error)]
+
+
+# --- serving ------------------------------------------------------------------------------------
+
+
+def handle(argument: bytes, context: Context, verbs: "Mapping[str, Verb]" = VERBS) -> bytes:
+    """Serve one call. Never raises: whatever goes wrong is in the reply, a methodResponse."""
+    return _guarded(argument, verbs, lambda call: serve(call, context))
+
+
+def main_in_process(argument: bytes, settings: Settings) -> bytes:
+    """The same without a daemon, with a login and a connection for this call alone.
+
+    :raises ImportError: a dependency is missing.
+    """
+    from xscontainer.context import local_context  # here: it loads paramiko and docker, and forwards need neither
+
+    def work(call: Call) -> bytes:
+        with local_context(settings) as context:
+            return serve(call, context)
+
+    return _guarded(argument, VERBS, work)
+
+
+def _guarded(argument: bytes, verbs: "Mapping[str, Verb]", work: "Callable[[Call], bytes]") -> bytes:
+    started = time.monotonic()
+    function, subject = "", ""
+    try:
+        call = read_call(argument, verbs)
+        function = call.function
+        subject = " ".join(call.arguments[name] for name in call.verb.required if name != "configuration")
+        reply = work(call)
+    except Exception as error:
+        description = describe(function, error)
+        if isinstance(error, (XSContainerError, UnknownFunction)):
+            log.warning("plugin: %s %s failed: %s", function or "a call", subject, " ".join(map(_shown, description)))
+        else:
+            log.exception("plugin: %s %s failed, which should not happen", function or "a call", subject)
+        return failure(description)
+    log.info("plugin: %s %s took %.0f ms", function, subject, (time.monotonic() - started) * 1000)
+    return reply
+
+
+def serve(call: Call, context: Context) -> bytes:
+    """Do it here, or have it done by the host that must.
+
+    :raises XSContainerError:
+    """
+    host = serving_host(call, context, fresh=call.hops > 0)
+    if host is None:
+        try:
+            return success(call.verb.action(context, **call.arguments))
+        except VMElsewhere:
+            # It left between our look and the action, which has done nothing yet.
+            host = serving_host(call, context, fresh=True)
+            if host is None:
+                raise
+    return _forward(call, context, host)
+
+
+def serving_host(call: Call, context: Context, fresh: bool) -> "Optional[str]":
+    """The ref of the other host that must serve the call; None: we do.
+
+    :param fresh: ask XAPI before the call leaves this host, however sure we are.
+    """
+    place, arguments = call.verb.place, call.arguments
+    if place == RESIDENT:
+        return _resident_host(context, arguments["vmuuid"], fresh)
+    if place == STORAGE:
+        host = actions.run(context, lambda session: _storage_host(session, arguments, context.this_host_ref()))
+        return host if host != context.this_host_ref() else None
+    return None
+
+
+def _resident_host(context: Context, vm_uuid: str, fresh: bool) -> "Optional[str]":
+    here = context.this_host_ref()
+    vm = context.vm(vm_uuid)
+    if _hindrance(vm) or (fresh and vm.resident_on != here):
+        # What we know may lag behind XAPI: bad news is worth asking again.
+        vm = actions.run(context, lambda session: xapi_vm.record(session, vm_uuid))
+    hindrance = _hindrance(vm)
+    if hindrance:
+        raise hindrance
+    return None if vm.resident_on == here else vm.resident_on
+
+
+def _hindrance(vm: VMRecord) -> "Optional[XSContainerError]":
+    if not vm.is_guest:
+        return ArgumentError(f"{vm.label} is a template, a snapshot or a control domain, not a VM.")
+    if vm.power_state != "Running":
+        return VMNotRunning(f"The VM {vm.label} is not running: its power state is {vm.power_state}.")
+    if vm.resident_on == NULL_REF:
+        return VMNotRunning(f"The VM {vm.label} is not running yet.", "Repeat the call in a moment.")
+    if not eligibility.enabled(vm):
+        return VMNotRegistered(f"Container management is off for the VM {vm.label}.")
+    return None
+
+
+def _storage_host(session: Session, arguments: "Mapping[str, str]", here: str) -> str:
+    """The VM's host if it runs; else one that the disk's storage, or the storage named, is attached to."""
+    xapi = session.xenapi
+    if "vmuuid" in arguments:
+        vm = xapi_vm.record(session, arguments["vmuuid"])
+        if vm.resident_on != NULL_REF:
+            return vm.resident_on
+    if "vdiuuid" in arguments:
+        sr_ref = xapi.VDI.get_SR(xapi.VDI.get_by_uuid(arguments["vdiuuid"]))
+    elif "sruuid" in arguments:
+        sr_ref = xapi.SR.get_by_uuid(arguments["sruuid"])
+    else:
+        return here
+    plugs = (xapi.PBD.get_record(ref) for ref in xapi.SR.get_PBDs(sr_ref))
+    hosts = sorted(plug["host"] for plug in plugs if plug["currently_attached"])
+    if not hosts:
+        raise ArgumentError(f"The storage repository {xapi.SR.get_uuid(sr_ref)} is attached to no host.",
+                            "Attach it first.")
+    return here if here in hosts else hosts[0]
+
+
+# --- another host -------------------------------------------------------------------------------
+
+
+def longest_action(settings: Settings) -> float:
+    """Seconds after which even an action that has to connect first is over, here or on another host."""
+    ssh = settings.ssh
+    # Twice the request: an action may look at the container before it changes it.
+    return ssh.connect_timeout + ssh.banner_timeout + ssh.auth_timeout + 2 * settings.engine.request_timeout + 10.0
+
+
+def _forward(call: Call, context: Context, host: str) -> bytes:
+    """The other host's reply, unchanged.
+
+    :raises VMElsewhere: the call has been handed on too often already.
+    """
+    if call.hops >= MOST_HOPS:
+        raise VMElsewhere(f"The function '{call.function}' was handed from host to host {call.hops} times "
+                          "without finding the one that must serve it: the VM is on the move.")
+    try:
+        return success(_call_plugin(call, context.settings, host))
+    except ObjectGone as error:
+        if error.details[1:2] == ["host"]:
+            raise VMElsewhere("The host that the VM was on has left the pool.") from error
+        return failure(error.details or error.description())
+    except XapiError as error:
+        if error.details:
+            return failure(error.details)
+        if isinstance(error, XapiUnavailable):
+            raise XapiUnavailable(f"The call '{call.function}' went to another host, and no answer came back. "
+                                  f"{error.message} What it asked for may have happened.") from error
+        raise
+
+
+def _call_plugin(call: Call, settings: Settings, host: str) -> str:
+    xapi = settings.xapi
+    arguments = dict(call.arguments)
+    arguments[HOPS] = str(call.hops + 1)
+    # A login for this call alone: it may last as long as an action does, and everybody else waits
+    # for the few sessions that are kept open. And it is new, so it cannot turn out to be gone.
+    session = Session.login(xapi.socket, xapi.originator, longest_action(settings), xapi.login_timeout)
+    try:
+        return str(session.xenapi.host.call_plugin(host, settings.daemon.plugin_name, call.function, arguments))
+    finally:
+        session.logout()

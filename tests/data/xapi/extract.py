@@ -8,6 +8,7 @@ XAPI's published data model or the recordings change; the results are kept in th
 The published model lacks what xapi 26.1.4 has beyond it (VM_group, VM.call_host_plugin, some fields): that is
 taken from the recorded list of methods, the recorded permissions and records, and SUPPLEMENT below.
 """
+
 import ast
 import gzip
 import json
@@ -18,39 +19,84 @@ from typing import Any, Dict, List, Optional
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 REPO = os.path.dirname(os.path.dirname(os.path.dirname(HERE)))
-RECORDINGS = ("session", "records", "errors", "other_config", "events", "events_more", "plugins", "plugins_more",
-              "messages_tasks_secrets")
+RECORDINGS = (
+    "session",
+    "records",
+    "errors",
+    "other_config",
+    "events",
+    "events_more",
+    "plugins",
+    "plugins_more",
+    "messages_tasks_secrets",
+)
 ROLES = ("pool-admin", "pool-operator", "vm-power-admin", "vm-admin", "vm-operator", "read-only")
 MAP = "(string -> string) map"
 
 # Fields of xapi 26.1.4 that the published model does not have: class -> (name, type, default).
-SUPPLEMENT = {
+SUPPLEMENT: Dict[str, List[Any]] = {
     "VM": [("groups", "VM_group ref set", [])],
     "VM_guest_metrics": [("netbios_name", MAP, {}), ("services", MAP, {})],
     "Certificate": [("fingerprint_sha256", "string", ""), ("fingerprint_sha1", "string", "")],
     "Cluster": [("cluster_stack_version", "int", 2), ("expected_hosts", "host ref set", [])],
-    "PCI": [("class_id", "string", ""), ("vendor_id", "string", ""), ("device_id", "string", ""),
-            ("subsystem_vendor_id", "string", ""), ("subsystem_device_id", "string", "")],
+    "PCI": [
+        ("class_id", "string", ""),
+        ("vendor_id", "string", ""),
+        ("device_id", "string", ""),
+        ("subsystem_vendor_id", "string", ""),
+        ("subsystem_device_id", "string", ""),
+    ],
     "Repository": [("origin", "string", "remote"), ("certificate", "string", "")],
-    "host": [("ssh_enabled", "bool", True), ("ssh_enabled_timeout", "int", 0),
-             ("ssh_expiry", "datetime", "19700101T00:00:00Z"), ("console_idle_timeout", "int", 0),
-             ("ssh_auto_mode", "bool", True), ("max_cstate", "string", ""), ("secure_boot", "bool", False),
-             ("ntp_mode", "string", "Factory"), ("ntp_custom_servers", "string set", []),
-             ("timezone", "string", "UTC")],
-    "pool": [("ext_auth_cache_enabled", "bool", False), ("ext_auth_cache_size", "int", 50),
-             ("ext_auth_cache_expiry", "int", 300), ("recommendations", MAP, {}), ("license_server", MAP, {}),
-             ("ha_reboot_vm_on_internal_shutdown", "bool", True), ("limit_console_sessions", "bool", False),
-             ("vm_console_idle_timeout", "int", 0)],
-    "VM_group": [("uuid", "string", ""), ("name_label", "string", ""), ("name_description", "string", ""),
-                 ("placement", "string", "normal"), ("VMs", "VM ref set", [])],
-    "Host_driver": [("uuid", "string", ""), ("host", "host ref", "OpaqueRef:NULL"), ("name", "string", ""),
-                    ("friendly_name", "string", ""), ("variants", "Driver_variant ref set", []),
-                    ("active_variant", "Driver_variant ref", "OpaqueRef:NULL"),
-                    ("selected_variant", "Driver_variant ref", "OpaqueRef:NULL"), ("type", "string", ""),
-                    ("description", "string", ""), ("info", "string", "")],
-    "Driver_variant": [("uuid", "string", ""), ("name", "string", ""),
-                       ("driver", "Host_driver ref", "OpaqueRef:NULL"), ("version", "string", ""),
-                       ("hardware_present", "bool", False), ("priority", "float", 0.0), ("status", "string", "")],
+    "host": [
+        ("ssh_enabled", "bool", True),
+        ("ssh_enabled_timeout", "int", 0),
+        ("ssh_expiry", "datetime", "19700101T00:00:00Z"),
+        ("console_idle_timeout", "int", 0),
+        ("ssh_auto_mode", "bool", True),
+        ("max_cstate", "string", ""),
+        ("secure_boot", "bool", False),
+        ("ntp_mode", "string", "Factory"),
+        ("ntp_custom_servers", "string set", []),
+        ("timezone", "string", "UTC"),
+    ],
+    "pool": [
+        ("ext_auth_cache_enabled", "bool", False),
+        ("ext_auth_cache_size", "int", 50),
+        ("ext_auth_cache_expiry", "int", 300),
+        ("recommendations", MAP, {}),
+        ("license_server", MAP, {}),
+        ("ha_reboot_vm_on_internal_shutdown", "bool", True),
+        ("limit_console_sessions", "bool", False),
+        ("vm_console_idle_timeout", "int", 0),
+    ],
+    "VM_group": [
+        ("uuid", "string", ""),
+        ("name_label", "string", ""),
+        ("name_description", "string", ""),
+        ("placement", "string", "normal"),
+        ("VMs", "VM ref set", []),
+    ],
+    "Host_driver": [
+        ("uuid", "string", ""),
+        ("host", "host ref", "OpaqueRef:NULL"),
+        ("name", "string", ""),
+        ("friendly_name", "string", ""),
+        ("variants", "Driver_variant ref set", []),
+        ("active_variant", "Driver_variant ref", "OpaqueRef:NULL"),
+        ("selected_variant", "Driver_variant ref", "OpaqueRef:NULL"),
+        ("type", "string", ""),
+        ("description", "string", ""),
+        ("info", "string", ""),
+    ],
+    "Driver_variant": [
+        ("uuid", "string", ""),
+        ("name", "string", ""),
+        ("driver", "Host_driver ref", "OpaqueRef:NULL"),
+        ("version", "string", ""),
+        ("hardware_present", "bool", False),
+        ("priority", "float", 0.0),
+        ("status", "string", ""),
+    ],
     "Diagnostics": [],
 }
 # Parameters (after the session) and result of methods that the published model does not have.
@@ -89,7 +135,7 @@ def default_of(field: Dict[str, Any]) -> Any:
 
 def recorded_orders(steps: Dict[str, List[Dict[str, Any]]]) -> Dict[str, List[str]]:
     """Lower-case class name -> field names in the order in which the real xapi sends them."""
-    orders = {}  # type: Dict[str, List[str]]
+    orders: Dict[str, List[str]] = {}
 
     def walk(value: Any) -> None:
         if isinstance(value, dict):
@@ -112,7 +158,7 @@ def recorded_orders(steps: Dict[str, List[Dict[str, Any]]]) -> Dict[str, List[st
 
 def fields_of(name: str, published: Optional[Dict[str, Any]], order: List[str]) -> List[List[Any]]:
     """[name, type, default, qualifier] of each field, in xapi's order."""
-    found = {}  # type: Dict[str, List[Any]]
+    found: Dict[str, List[Any]] = {}
     for field in published["fields"] if published else []:
         kind = field["type"].replace("<class>", name)
         found[field["name"]] = [field["name"], kind, default_of(field), field["qualifier"]]
@@ -143,10 +189,11 @@ def implicit_params(name: str, verb: str, fields: Dict[str, str]) -> Optional[Li
     return None
 
 
-def messages_of(name: str, published: Optional[Dict[str, Any]], listed: List[str],
-                fields: Dict[str, str]) -> Dict[str, List[Any]]:
+def messages_of(
+    name: str, published: Optional[Dict[str, Any]], listed: List[str], fields: Dict[str, str]
+) -> Dict[str, List[Any]]:
     """Method -> [parameters after the session or None if unknown, result type, flags]."""
-    out = {}  # type: Dict[str, List[Any]]
+    out: Dict[str, List[Any]] = {}
     for message in published["messages"] if published else []:
         params = [[p["name"], p["type"]] for p in message["params"]]
         flags = "r" if message["lifecycle"]["state"] == "Removed_s" else ""
@@ -193,20 +240,44 @@ def guess(name: str) -> List[str]:
         return list(ROLES[:4])
     if name.startswith(("vm.", "vbd.")):
         return list(ROLES[:3])
-    if name.startswith(("network.set", "pool.set_default", "pool.set_susp", "pool.set_crash", "task.", "pif.", "sr.",
-                        "pgpu.", "gpu_group.", "pvs_site.", "vlan.", "vm_group.", "secret.", "host.add", "host.set",
-                        "host.remove", "http/")):
+    if name.startswith(
+        (
+            "network.set",
+            "pool.set_default",
+            "pool.set_susp",
+            "pool.set_crash",
+            "task.",
+            "pif.",
+            "sr.",
+            "pgpu.",
+            "gpu_group.",
+            "pvs_site.",
+            "vlan.",
+            "vm_group.",
+            "secret.",
+            "host.add",
+            "host.set",
+            "host.remove",
+            "http/",
+        )
+    ):
         return list(ROLES[:2])
     return []
 
 
 def recorded_defaults(steps: Dict[str, List[Dict[str, Any]]]) -> Dict[str, Any]:
     """Field values of real records that a simulated host, pool, domain or VM starts from."""
-    value = {s["name"]: s["reply"].get("Value") for s in steps["records"] if isinstance(s["reply"], dict)}
-    return {"pool": value["get_record.pool"], "host": value["get_record.host-coordinator"],
-            "VM": value["get_record.vm-halted"], "dom0": value["get_record.vm-control-domain"],
-            "bios_strings": value["get_record.vm-running"]["bios_strings"],
-            "subject": list(value["get_all_records.subject"].values())[0]}
+    value: Dict[str, Any] = {
+        s["name"]: s["reply"].get("Value") for s in steps["records"] if isinstance(s["reply"], dict)
+    }
+    return {
+        "pool": value["get_record.pool"],
+        "host": value["get_record.host-coordinator"],
+        "VM": value["get_record.vm-halted"],
+        "dom0": value["get_record.vm-control-domain"],
+        "bios_strings": value["get_record.vm-running"]["bios_strings"],
+        "subject": list(value["get_all_records.subject"].values())[0],
+    }
 
 
 def main(data_dir: str) -> None:
@@ -217,16 +288,21 @@ def main(data_dir: str) -> None:
     orders = recorded_orders(steps)
     published = {c["name"]: c for c in model}
     names = list(published) + [n for n in SUPPLEMENT if n not in published]
-    classes = {}  # type: Dict[str, Any]
+    classes: Dict[str, Any] = {}
     for name in names:
         fields = fields_of(name, published.get(name), orders.get(name.lower(), []))
         kinds = {f[0]: f[1] for f in fields}
         classes[name] = {"fields": fields, "messages": messages_of(name, published.get(name), listed, kinds)}
     counts = next(s for s in steps["events_more"] if s["name"] == "coordinator.raw")["reply"]["Value"]
-    out = {"classes": classes, "methods": listed, "permissions": permissions(steps, model),
-           "enums": {e["name"]: [v["name"] for v in e["values"]] for c in model for e in c["enums"]},
-           "errors": sorted({e["name"] for c in model for m in c["messages"] for e in m["errors"]}),
-           "counted": list(counts["valid_ref_counts"]), "records": recorded_defaults(steps)}
+    out = {
+        "classes": classes,
+        "methods": listed,
+        "permissions": permissions(steps, model),
+        "enums": {e["name"]: [v["name"] for v in e["values"]] for c in model for e in c["enums"]},
+        "errors": sorted({e["name"] for c in model for m in c["messages"] for e in m["errors"]}),
+        "counted": list(counts["valid_ref_counts"]),
+        "records": recorded_defaults(steps),
+    }
     target = os.path.join(REPO, "xscontainer", "simulator", "xapi", "datamodel.json")
     with open(target, "w", encoding="utf-8") as stream:
         json.dump(out, stream, separators=(",", ":"), ensure_ascii=False)

@@ -1,11 +1,16 @@
 """Comparing answers with recorded ones: placeholders stand for values that are found out on the way."""
+
 import re
 from typing import Any, Dict, List, Tuple
 
 PLACEHOLDER = re.compile(r"<(?:(ref|uuid|session|token):[^<>]+|session|time|kernel|trackid)>")
 _REPEAT = re.compile(r"\{\$repeat (.) (?:x )?(\d+)\}")
-_SHAPES = {"ref": r"(?:OpaqueRef|DummyRef):[^\"<\\]+?", "uuid": r"[0-9a-f]{8}-[0-9a-f-]{27}",
-           "session": r"OpaqueRef:[0-9a-f-]{36}", "token": r"\d{20},\d{20}"}
+_SHAPES = {
+    "ref": r"(?:OpaqueRef|DummyRef):[^\"<\\]+?",
+    "uuid": r"[0-9a-f]{8}-[0-9a-f-]{27}",
+    "session": r"OpaqueRef:[0-9a-f-]{36}",
+    "token": r"\d{20},\d{20}",
+}
 _FREE = {"<time>": r"[0-9TZ:.+-]+", "<kernel>": r"[^\"<]+", "<trackid>": r"[0-9a-f]+"}
 
 
@@ -30,7 +35,7 @@ class Bindings:
     """Placeholder -> value, as far as known."""
 
     def __init__(self) -> None:
-        self.known = {}  # type: Dict[str, str]
+        self.known: Dict[str, str] = {}
 
     def fill(self, value: Any) -> Any:
         """A recorded request with its placeholders replaced; KeyError for one that is not known."""
@@ -43,9 +48,11 @@ class Bindings:
         return value
 
     def _pattern(self, expected: str) -> Tuple[str, List[str]]:
-        out, at, names = [], 0, []  # type: List[str], int, List[str]
+        out: List[str] = []
+        names: List[str] = []
+        at = 0
         for match in PLACEHOLDER.finditer(expected):
-            out.append(re.escape(expected[at:match.start()]))
+            out.append(re.escape(expected[at : match.start()]))
             at = match.end()
             name = match.group(0)
             if name in _FREE:

@@ -1,20 +1,26 @@
 """Sends the recorded steps of one file to a simulated pool, in order, and compares the answers."""
+
 import gzip
 import json
 import os
 import re
 import threading
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+from xml.etree import ElementTree
 
 from tests.simulator.xapi.matching import Bindings, Mismatch, expand
 from tests.simulator.xapi.wireclient import Client, Response, decode, decode_body, json_body, raw_exchange, xml_body
-from xml.etree import ElementTree
-
 from xscontainer.simulator.xapi import Pool
 
 STEPS = os.path.join(os.path.dirname(__file__), "..", "..", "data", "xapi", "steps.json.gz")
-ROLES = {"pool-admin": "padmin", "pool-operator": "pop", "vm-power-admin": "vmpow", "vm-admin": "vmadm",
-         "vm-operator": "vmop", "read-only": "ro"}
+ROLES = {
+    "pool-admin": "padmin",
+    "pool-operator": "pop",
+    "vm-power-admin": "vmpow",
+    "vm-admin": "vmadm",
+    "vm-operator": "vmop",
+    "read-only": "ro",
+}
 CALLERS = ("local-root", "member-local-root") + tuple(ROLES)
 BOGUS_SESSION = "OpaqueRef:11111111-2222-3333-4444-555555555555"
 NO_ANSWER_SECONDS = 0.7
@@ -26,7 +32,7 @@ Special = Callable[["Replay", Step], None]
 def load_steps() -> Dict[str, List[Step]]:
     """File name -> its steps."""
     with gzip.open(STEPS) as stream:
-        return json.loads(stream.read().decode())  # type: ignore[no-any-return]
+        return json.loads(stream.read().decode())
 
 
 class Replay:
@@ -36,20 +42,20 @@ class Replay:
         self.pool = pool
         self.steps = steps
         self.bound = Bindings()
-        self.sessions = {}  # type: Dict[str, str]
-        self.session_of = {}  # type: Dict[str, str]
-        self.before = {}  # type: Dict[str, Hook]
-        self.special = {}  # type: Dict[str, Special]
-        self.change = {}  # type: Dict[str, Callable[[Replay, List[Any]], List[Any]]]
-        self.threads = []  # type: List[threading.Thread]
-        self.normal = []  # type: List[Tuple[str, Callable[[Any], Any]]]
-        self.skipped = {}  # type: Dict[str, str]
-        self.sampled = set()  # type: Set[str]
+        self.sessions: Dict[str, str] = {}
+        self.session_of: Dict[str, str] = {}
+        self.before: Dict[str, Hook] = {}
+        self.special: Dict[str, Special] = {}
+        self.change: Dict[str, Callable[[Replay, List[Any]], List[Any]]] = {}
+        self.threads: List[threading.Thread] = []
+        self.normal: List[Tuple[str, Callable[[Any], Any]]] = []
+        self.skipped: Dict[str, str] = {}
+        self.sampled: Set[str] = set()
         self.compared = 0
         self.texts = 0
-        self.left_out = []  # type: List[str]
-        self.problems = []  # type: List[str]
-        self._clients = {}  # type: Dict[str, Client]
+        self.left_out: List[str] = []
+        self.problems: List[str] = []
+        self._clients: Dict[str, Client] = {}
         for number, host in enumerate(pool.hosts, 1):
             self.bound.known["<ref:host{}>".format(number)] = host.ref
             self.bound.known["<uuid:host{}>".format(number)] = host.uuid
@@ -168,7 +174,7 @@ class Replay:
         assert match
         as_json = ".json." in step["name"]
         make = json_body if as_json else xml_body
-        params = [self.session(step), self.ref("vm1")]  # type: List[Any]
+        params: List[Any] = [self.session(step), self.ref("vm1")]
         empty = make("VM.set_other_config", params + [{"big": ""}])
         body = make("VM.set_other_config", params + [{"big": "x" * (int(match.group(1)) - len(empty))}])
         assert len(body) == int(match.group(1))
@@ -210,12 +216,8 @@ class Replay:
             self.texts += 1
             return
         if text.startswith("<?xml"):
-            marked = self._marked(re.sub("<((?:ref|uuid|session|token)(?::[^<>]*)?|time|kernel|trackid)>", r"[\1]", text))
-            self._same_tags(marked, ElementTree.fromstring(actual), step["name"])
-
-    @staticmethod
-    def _marked(text: str) -> ElementTree.Element:
-        return ElementTree.fromstring(text.encode())
+            marked = re.sub("<((?:ref|uuid|session|token)(?::[^<>]*)?|time|kernel|trackid)>", r"[\1]", text)
+            self._same_tags(ElementTree.fromstring(marked.encode()), ElementTree.fromstring(actual), step["name"])
 
     def _same_tags(self, expected: ElementTree.Element, actual: ElementTree.Element, where: str) -> None:
         """Every value has the recorded type."""

@@ -1,4 +1,5 @@
 """What was set up beside the recorded steps: objects that existed, and writes between steps."""
+
 import os
 import re
 import stat
@@ -10,19 +11,22 @@ from typing import Any, Callable, Dict, List, Set
 from tests.simulator.xapi.replay import ROLES, Replay, Step
 from tests.simulator.xapi.wireclient import Client
 
-LABECHO = '''
+LABECHO = """
 import json, os, sys, xmlrpc.client
 params, fn = xmlrpc.client.loads(os.fsencode(sys.argv[1]))
 value = json.dumps({"fn": fn, "args": params[1], "session": params[0], "uid": os.getuid(), "cwd": os.getcwd(),
                     "argv0": sys.argv[0], "py": sys.version.split()[0], "enc": sys.stdout.encoding,
                     "env": sorted(os.environ)})
 sys.stdout.write(xmlrpc.client.dumps(({"Status": "Success", "Value": value},), methodresponse=True))
-'''
+"""
 
 
 # Fields whose value is that of one run; what of it can be compared.
-_SHAPES = {"snapshot_metadata": bool, "domid": lambda v: int(v) >= 0,
-           "generation_id": lambda v: re.sub("[1-9][0-9]{10,}", "N", v)}  # type: Dict[str, Callable[[Any], Any]]
+_SHAPES: Dict[str, Callable[[Any], Any]] = {
+    "snapshot_metadata": bool,
+    "domid": lambda v: int(v) >= 0,
+    "generation_id": lambda v: re.sub("[1-9][0-9]{10,}", "N", v),
+}
 
 
 def install(directory: str, name: str, source: str, mode: int = 0o755) -> None:
@@ -38,9 +42,14 @@ def recording_plugin(source: str, socket_path: str) -> str:
     source = source.replace("#!/usr/bin/python3", "#!" + sys.executable, 1)
     source = source.replace("/var/lib/xcp/xapi", socket_path)
     source = source.replace("xmlrpc.client.loads(sys.argv[1])", "xmlrpc.client.loads(os.fsencode(sys.argv[1]))", 1)
-    source = source.replace("def reply(v)", "import io; sys.stdout=io.TextIOWrapper(sys.stdout.buffer,'utf-8','strict'); "
-                            "sys.stderr=io.TextIOWrapper(sys.stderr.buffer,'utf-8','strict')\n"
-                            "sys.argv[1]=os.fsencode(sys.argv[1]).decode()\ndef reply(v)", 1)
+    source = source.replace(
+        "def reply(v)",
+        "import io\n"
+        "sys.stdout=io.TextIOWrapper(sys.stdout.buffer,'utf-8','strict')\n"
+        "sys.stderr=io.TextIOWrapper(sys.stderr.buffer,'utf-8','strict')\n"
+        "sys.argv[1]=os.fsencode(sys.argv[1]).decode()\ndef reply(v)",
+        1,
+    )
     return source
 
 
@@ -60,14 +69,15 @@ def halted_vm(replay: Replay, name: str, **fields: Any) -> str:
 
 def place(replay: Replay, host_number: int) -> None:
     """Let every VM.start choose that host."""
-    replay.pool.choose_host = (  # type: ignore[assignment]
-        lambda vm: replay.pool.db.find("host", replay.pool.hosts[host_number - 1].ref))
+    replay.pool.choose_host = (  # type: ignore[method-assign]
+        lambda vm: replay.pool.db.find("host", replay.pool.hosts[host_number - 1].ref)
+    )
 
 
 def agents_on(replay: Replay, host_number: int) -> None:
     """Only VMs on that host have a guest that can be asked to do something, as it was recorded."""
     ref = replay.pool.hosts[host_number - 1].ref
-    replay.pool.has_agent = lambda vm: vm["resident_on"] == ref  # type: ignore[assignment]
+    replay.pool.has_agent = lambda vm: vm["resident_on"] == ref  # type: ignore[method-assign]
 
 
 def leftovers(replay: Replay, cls: str, count: int, **values: Any) -> None:
@@ -79,20 +89,33 @@ def leftovers(replay: Replay, cls: str, count: int, **values: Any) -> None:
 def session_scene(replay: Replay) -> None:
     """session.json."""
     replay.pool.sessions.users["root"] = replay.pool.sessions.users["root"]._replace(password="root-password")
-    replay.session_of.update({
-        "odd-originator.": "local-login-odd-originator", "empty-originator.": "local-login-empty-originator",
-        "json.": "json-local-login", "json-logout": "json-local-login", "json-call-after": "json-local-login",
-        "local.": "local-login", "session.": "local-login", "other-session.": "local-login",
-        "member-session-on": "member-local-login", "coordinator-session-on": "local-login",
-        "member.": "member-local-login", "logout": "local-login", "call-after-logout": "local-login",
-        "member-logout": "member-local-login", "member-call-after": "member-local-login",
-        "member-tcp-call": "tcp-login-pool-admin"})
-    known = set()  # type: Set[str]
+    replay.session_of.update(
+        {
+            "odd-originator.": "local-login-odd-originator",
+            "empty-originator.": "local-login-empty-originator",
+            "json.": "json-local-login",
+            "json-logout": "json-local-login",
+            "json-call-after": "json-local-login",
+            "local.": "local-login",
+            "session.": "local-login",
+            "other-session.": "local-login",
+            "member-session-on": "member-local-login",
+            "coordinator-session-on": "local-login",
+            "member.": "member-local-login",
+            "logout": "local-login",
+            "call-after-logout": "local-login",
+            "member-logout": "member-local-login",
+            "member-call-after": "member-local-login",
+            "member-tcp-call": "tcp-login-pool-admin",
+        }
+    )
+    known: Set[str] = set()
     for role in ROLES:
         replay.session_of[role + "."] = "tcp-login-" + role
         replay.special[role + ".get_rbac_permissions"] = permissions
-        known.update(next(s for s in replay.steps if s["name"] == role + ".get_rbac_permissions")
-                     ["reply"]["Value"]["sample"])
+        known.update(
+            next(s for s in replay.steps if s["name"] == role + ".get_rbac_permissions")["reply"]["Value"]["sample"]
+        )
     replay.sampled = known
 
 
@@ -121,15 +144,22 @@ def errors_scene(replay: Replay) -> None:
         replay.pool.messages.add("OLD", 5, "VM", "x", str(number))
     replay.normal.append((r"\.message\.get_all$", lambda reply: {"Status": reply["Status"]}))
     replay.normal.append((r"\.VM\.get_other_config$|type-.*float|\.event\.from$", without_counts))
-    replay.normal.append((r"secret\.get_all$", lambda reply: {"Status": reply["Status"]}
-                          if reply["Status"] == "Success" else reply))
+    replay.normal.append(
+        (r"secret\.get_all$", lambda reply: {"Status": reply["Status"]} if reply["Status"] == "Success" else reply)
+    )
     replay.normal.append((r"\.host\.call_plugin$", plugin_surroundings))
 
 
 def other_config_scene(replay: Replay) -> None:
     """other_config.json."""
-    halted_vm(replay, "vm1", name_description="desc", tags=["tag1"], xenstore_data={"vm-data/x": "1"},
-              blocked_operations={"destroy": "x"})
+    halted_vm(
+        replay,
+        "vm1",
+        name_description="desc",
+        tags=["tag1"],
+        xenstore_data={"vm-data/x": "1"},
+        blocked_operations={"destroy": "x"},
+    )
     replay.bind("net1", "network", replay.pool.db.create("network", {"name_label": "net"}).ref)
     place(replay, 2)
     replay.normal.append((r"generation_id$", lambda reply: ":" in reply["Value"]))
@@ -142,8 +172,11 @@ def left_by_others(replay: Replay, step_name: str, cls: str) -> None:
     fields = replay.pool.model.classes[cls].fields
     for name, record in shown.items():
         if re.match("<ref:[a-z]+_[0-9]+>$", name):
-            values = {f: convert.get(fields[f].kind, lambda v: v)(v)  # type: ignore[operator]
-                      for f, v in record.items() if f != "uuid" and not re.match("<(ref|uuid|time)", str(v))}
+            values = {
+                f: convert.get(fields[f].kind, lambda v: v)(v)  # type: ignore[operator]
+                for f, v in record.items()
+                if f != "uuid" and not re.match("<(ref|uuid|time)", str(v))
+            }
             replay.pool.db.create(cls, dict(values, **({"resident_on": replay.ref("host1")} if cls == "task" else {})))
 
 
@@ -161,8 +194,9 @@ def messages_scene(replay: Replay) -> None:
         replay.before[name] = say_again
     replay.special["burst-50"] = burst
     replay.normal.append(("^get_all_records|^get_since-epoch", without_shutdown))
-    replay.normal.append(("^message.get_all.vm-|^message.get_all.read-only",
-                          lambda reply: [reply["Status"], len(reply["Value"])]))
+    replay.normal.append(
+        ("^message.get_all.vm-|^message.get_all.read-only", lambda reply: [reply["Status"], len(reply["Value"])])
+    )
     replay.normal.append(("^message.get_record.(vm-|read)", lambda reply: [reply["Status"], reply["Value"]["body"]]))
 
 
@@ -194,8 +228,10 @@ def burst(replay: Replay, step: Step) -> None:
     for number in range(50):
         client.call("message.create", session, "BURST", 3, "VM", vm, str(number))
     assert time.monotonic() - started < 10 * 50 * step["reply"]["ms_per_create"] / 1000
-    for method, params in (("message.get_all_records", []),
-                           ("message.get_since", [{"$dateTime": "19700101T00:00:00Z"}])):
+    for method, params in (
+        ("message.get_all_records", []),
+        ("message.get_since", [{"$dateTime": "19700101T00:00:00Z"}]),
+    ):
         bodies = [r["body"] for r in client.call(method, session, *params).values() if r["name"] == "BURST"]
         assert bodies == step["reply"]["get_all_records_bodies"][:50]
     for ref in [r for r, m in client.call("message.get_all_records", session).items()]:
@@ -205,13 +241,16 @@ def burst(replay: Replay, step: Step) -> None:
 def records_scene(replay: Replay) -> None:
     """records.json."""
     pool = replay.pool
-    halted_vm(replay, "vm-halted", label="halted", tags=["t1"],
-              other_config={"a": "1", "unicode": "\u00e9", "empty": ""})
+    halted_vm(
+        replay, "vm-halted", label="halted", tags=["t1"], other_config={"a": "1", "unicode": "\u00e9", "empty": ""}
+    )
     halted_vm(replay, "vm-running", label="running")
     halted_vm(replay, "vm-template", label="template", template=True)
     for number in (1, 2):
-        row = pool.db.create("network", {"name_label": "net-rec", "name_description": "d", "managed": True,
-                                         "bridge": "xapi{}".format(number - 1)})
+        row = pool.db.create(
+            "network",
+            {"name_label": "net-rec", "name_description": "d", "managed": True, "bridge": "xapi{}".format(number - 1)},
+        )
         replay.bind("net{}".format(number), "network", row.ref)
     left_by_others(replay, "get_all_records.task", "task")
     left_by_others(replay, "get_all_records.secret", "secret")
@@ -226,8 +265,12 @@ def records_scene(replay: Replay) -> None:
     replay.special["get_all_records_where.VM.true"] = only_keys
     replay.special["listMethods-json"] = only_length
     replay.normal += [
-        ("network$|network.net-rec$", lambda reply: reply["Status"]), ("^message.get_all$", lambda r: r["Status"]),
-        (r"vif-halted|records\.VIF", without_mac), ("", without_run), (r"\.VM\.domid$", lambda r: list(r))]
+        ("network$|network.net-rec$", lambda reply: reply["Status"]),
+        ("^message.get_all$", lambda r: r["Status"]),
+        (r"vif-halted|records\.VIF", without_mac),
+        ("", without_run),
+        (r"\.VM\.domid$", lambda r: list(r)),
+    ]
 
 
 def second_host(replay: Replay) -> None:
@@ -291,13 +334,20 @@ def without_counts(reply: Any) -> Any:
 
 def _order(event: Dict[str, Any]) -> List[str]:
     snapshot = event.get("snapshot", {})
-    return [event["class"], event["operation"], snapshot.get("name_label", ""), str(snapshot.get("protocol")),
-            str(snapshot.get("created")), str(snapshot.get("status"))]
+    return [
+        event["class"],
+        event["operation"],
+        snapshot.get("name_label", ""),
+        str(snapshot.get("protocol")),
+        str(snapshot.get("created")),
+        str(snapshot.get("status")),
+    ]
 
 
 def plugin_surroundings(reply: Any) -> Any:
     """What labecho reports without interpreter and paths."""
     import json
+
     if reply["Status"] != "Success":
         return reply
     told = json.loads(reply["Value"])
@@ -306,9 +356,11 @@ def plugin_surroundings(reply: Any) -> Any:
 
 def later(seconds: float, work: Callable[[], None]) -> threading.Thread:
     """Do something while a step waits."""
+
     def run() -> None:
         time.sleep(seconds)
         work()
+
     thread = threading.Thread(target=run)
     thread.start()
     return thread

@@ -1,4 +1,5 @@
 """Scenes of events.json and events_more.json, and the comparison of what an operation's events show."""
+
 import ast
 import json
 import re
@@ -14,8 +15,11 @@ from tests.simulator.xapi.wireclient import Client
 DEADLINE = 20.0
 # Classes that the recorded pool had because of its hardware, or that share one placeholder (network).
 _OTHERS = ("host_driver", "driver_variant", "network")
-_COMPARED = {"vm": ("current_operations", "power_state", "resident_on", "domid", "guest_metrics"),
-             "host": ("current_operations", "resident_VMs"), "vm_guest_metrics": ()}
+_COMPARED = {
+    "vm": ("current_operations", "power_state", "resident_on", "domid", "guest_metrics"),
+    "host": ("current_operations", "resident_VMs"),
+    "vm_guest_metrics": (),
+}
 
 
 def events_scene(replay: Replay) -> None:
@@ -30,16 +34,31 @@ def events_scene(replay: Replay) -> None:
     for event in next(s for s in replay.steps if s["name"] == "first.task-class")["reply"]["Value"]["events"]:
         values = dict(event["snapshot"], resident_on=pool.hosts[0].ref, finished="19700101T00:00:00Z")
         pool.db.create("task", {k: v for k, v in values.items() if k not in ("uuid", "created")})
-    replay.before.update({
-        "fold.add": zero_token, "del-sub.first": make_vm5, "mod+destroy.event": end_vm5,
-        "secret.destroy.event": lambda r: drop(r, "secret", "secret1"), "async.task.events": wait_async,
-        "message.create": message_token, "pool.add_oc": lambda r: bind_token(r, "<token:7>", "pool", "pool"),
-        "life.start": end_copies, "life.start-2": lambda r: place(r, 1), "tok.write": note_tokens, "tok.future": future_token,
-        "member.token-from-coordinator": lambda r: r.pool.set_key(r.ref("vm1"), "formember", "1"),
-        "destroy-while-waiting": destroy_soon})
-    replay.special.update({
-        "create+destroy": create_and_destroy, "gm.change": guest_reports,
-        "session-logout-while-waiting": logout_while_waiting, "timing.burst": burst})
+    replay.before.update(
+        {
+            "fold.add": zero_token,
+            "del-sub.first": make_vm5,
+            "mod+destroy.event": end_vm5,
+            "secret.destroy.event": lambda r: drop(r, "secret", "secret1"),
+            "async.task.events": wait_async,
+            "message.create": message_token,
+            "pool.add_oc": lambda r: bind_token(r, "<token:7>", "pool", "pool"),
+            "life.start": end_copies,
+            "life.start-2": lambda r: place(r, 1),
+            "tok.write": note_tokens,
+            "tok.future": future_token,
+            "member.token-from-coordinator": lambda r: r.pool.set_key(r.ref("vm1"), "formember", "1"),
+            "destroy-while-waiting": destroy_soon,
+        }
+    )
+    replay.special.update(
+        {
+            "create+destroy": create_and_destroy,
+            "gm.change": guest_reports,
+            "session-logout-while-waiting": logout_while_waiting,
+            "timing.burst": burst,
+        }
+    )
     replay.change["tok.unpadded"] = lambda r, p: p[:2] + [unpadded(r.bound.known["<token:45>"])] + p[3:]
     events_common(replay)
     replay.normal += [("^first.(star|message-class)", without_leftovers), ("^async.task.events", without_result)]
@@ -51,9 +70,14 @@ def events_more_scene(replay: Replay) -> None:
     halted_vm(replay, "vm1")
     agents_on(replay, 1)
     replay.session_of["old-api.next"] = "local-root"
-    replay.before.update({
-        "inject-VM": lambda r: bind_token(r, "<token:1>", "vm1"), "destroy-while-waiting.1": destroy_soon,
-        "inject-VM-member": lambda r: r.pool.step(), "life.start_on-member": lambda r: stop(r, "vm1")})
+    replay.before.update(
+        {
+            "inject-VM": lambda r: bind_token(r, "<token:1>", "vm1"),
+            "destroy-while-waiting.1": destroy_soon,
+            "inject-VM-member": lambda r: r.pool.step(),
+            "life.start_on-member": lambda r: stop(r, "vm1"),
+        }
+    )
     events_common(replay)
 
 
@@ -75,12 +99,19 @@ def batch_by_object(reply: Any) -> Any:
     if not isinstance(batch, dict) or "events" not in batch:
         return reply
     counts = {cls: type(number).__name__ for cls, number in batch["valid_ref_counts"].items()}
-    events = {}  # type: Dict[str, Any]
+    events: Dict[str, Any] = {}
     for event in batch["events"]:
         told = {k: v for k, v in event.items() if k != "id"}
         if event["class"] == "certificate":
-            told["snapshot"] = dict(told["snapshot"], not_before="", not_after="", fingerprint="", type="",
-                                    fingerprint_sha256="", fingerprint_sha1="")
+            told["snapshot"] = dict(
+                told["snapshot"],
+                not_before="",
+                not_after="",
+                fingerprint="",
+                type="",
+                fingerprint_sha256="",
+                fingerprint_sha1="",
+            )
         if event["class"] not in _OTHERS:
             events[event["ref"]] = told
     return {"batch": {"events": events, "counts": counts, "token": batch["token"]}}
@@ -227,7 +258,7 @@ def _value(field: str, value: Any) -> str:
         return json.dumps(sorted(value.values()))
     if field == "resident_VMs":
         return str(len(value))
-    return "NULL" if value == "OpaqueRef:NULL" else "some"  if field in ("resident_on", "guest_metrics") else str(value)
+    return "NULL" if value == "OpaqueRef:NULL" else "some" if field in ("resident_on", "guest_metrics") else str(value)
 
 
 def _expected_changes(batches: List[List[Dict[str, Any]]]) -> List[Change]:
@@ -247,8 +278,9 @@ def _expected_changes(batches: List[List[Dict[str, Any]]]) -> List[Change]:
     return out
 
 
-def _watch(client: Client, session: str, classes: List[str], token: str, batches: List[Any],
-           done: threading.Event) -> None:
+def _watch(
+    client: Client, session: str, classes: List[str], token: str, batches: List[Any], done: threading.Event
+) -> None:
     """Collect batches until `done`, and once more after it."""
     last = False
     while True:
@@ -305,7 +337,7 @@ def life(replay: Replay, step: Step) -> None:
     watcher = Client(replay.pool.hosts[0])
     start = client.call("event.from", session, classes, "", 0.0)
     before = {e["ref"]: e["snapshot"] for e in start["events"]}
-    batches = []  # type: List[Any]
+    batches: List[Any] = []
     done = threading.Event()
     thread = threading.Thread(target=_watch, args=(watcher, session, classes, start["token"], batches, done))
     thread.start()
@@ -323,8 +355,12 @@ def life(replay: Replay, step: Step) -> None:
         return
     assert reply["Status"] == "Success", reply
     compare_changes(_expected_changes(step["reply"]["batches"]), _actual_changes(batches, before, vm))
-    final = [e["changed_fields"]["allowed_operations"] for b in step["reply"]["batches"] for e in b
-             if "allowed_operations" in e.get("changed_fields", {})][-1]
+    final = [
+        e["changed_fields"]["allowed_operations"]
+        for b in step["reply"]["batches"]
+        for e in b
+        if "allowed_operations" in e.get("changed_fields", {})
+    ][-1]
     assert replay.pool.vm(vm)["allowed_operations"] == final
     metrics = replay.pool.vm(vm)["guest_metrics"]
     for found in re.findall("<ref:(?:gm1|vm_guest_metrics_[0-9]+)>", json.dumps(step["reply"]["batches"])):
@@ -346,7 +382,7 @@ def wake_ups(replay: Replay, step: Step) -> None:
     token = reader.call("event.from", session, ["vm/" + vm], "", 0.0)["token"]
     taken = []
     for number in range(9):
-        sent = []  # type: List[float]
+        sent: List[float] = []
 
         def write(value: str = str(number), sent: List[float] = sent) -> None:
             sent.append(time.monotonic())
@@ -376,7 +412,7 @@ def burst(replay: Replay, step: Step) -> None:
             time.sleep(0.01)
 
     thread = later(0.0, write)
-    seen = []  # type: List[int]
+    seen: List[int] = []
     while not seen or seen[-1] != 59:
         reply = client.call("event.from", session, ["vm/" + vm], token, 5.0)
         assert reply["events"], seen

@@ -1,4 +1,5 @@
 """Scenes of plugins.json and plugins_more.json."""
+
 import json
 import os
 import re
@@ -23,8 +24,11 @@ def plugins_scene(replay: Replay) -> None:
         elif name.startswith(("async-", "InternalAsync")) and "task" in step["method"]:
             replay.before[name] = wait_for_task(step)
     replay.normal += [
-        (r"crash|^async-crash", without_traceback), (r"(^|\.)how", how_called), (r"(^|\.)who\.", who_calls),
-        ("^async-vm-plugin-vm-operator.at-once", without_place)]
+        (r"crash|^async-crash", without_traceback),
+        (r"(^|\.)how", how_called),
+        (r"(^|\.)who\.", who_calls),
+        ("^async-vm-plugin-vm-operator.at-once", without_place),
+    ]
 
 
 def plugins_more_scene(replay: Replay) -> None:
@@ -58,6 +62,7 @@ def wait_for_task(step: Step) -> Callable[[Replay], None]:
                 return
             time.sleep(0.002)
         raise AssertionError("{}: the task is {}".format(step["name"], record))
+
     return wait
 
 
@@ -107,7 +112,7 @@ class _Timed:
         self._client = Client(replay.pool.hosts[0])
         self._call = (method, params, delay)
         self.started = self.ended = 0.0
-        self.reply = {}  # type: Dict[str, Any]
+        self.reply: Dict[str, Any] = {}
         self.thread = threading.Thread(target=self._run)
         self.thread.start()
 
@@ -125,19 +130,19 @@ def concurrent(replay: Replay, step: Step) -> None:
     session = replay.session({"as": "local-root", "name": ""})
     plugin = ["recplug", "sleep", {"s": "1.5"}]
     first_vm, second_vm, host = replay.ref("vm-on-host1"), replay.ref("vm-on-host2"), replay.ref("host1")
-    plans = {
-        "two-on-one-vm": ["VM.call_host_plugin", [first_vm] + plugin], "two-vms": ["VM.call_host_plugin",
-                                                                                  [second_vm] + plugin],
+    plans: Dict[str, List[Any]] = {
+        "two-on-one-vm": ["VM.call_host_plugin", [first_vm] + plugin],
+        "two-vms": ["VM.call_host_plugin", [second_vm] + plugin],
         "two-host.call_plugin": ["host.call_plugin", [host] + plugin],
         "plugin-and-other_config": ["VM.add_to_other_config", [first_vm, "while", "busy"]],
         "plugin-and-shutdown": ["VM.clean_reboot", [first_vm]],
-        "plugin-and-hard_shutdown": ["VM.hard_shutdown", [first_vm]]}  # type: Dict[str, List[Any]]
+        "plugin-and-hard_shutdown": ["VM.hard_shutdown", [first_vm]],
+    }
     name = step["name"].split(".", 1)[1]
     method, params = plans[name]
     start = "host.call_plugin" if name.startswith("two-host") else "VM.call_host_plugin"
     target = host if name.startswith("two-host") else first_vm
-    calls = [_Timed(replay, start, [session, target] + plugin, 0.0),
-             _Timed(replay, method, [session] + params, 0.2)]
+    calls = [_Timed(replay, start, [session, target] + plugin, 0.0), _Timed(replay, method, [session] + params, 0.2)]
     time.sleep(0.4)
     during = sorted(replay.pool.vm(first_vm)["current_operations"].values())
     for call in calls:
@@ -161,8 +166,9 @@ def several(replay: Replay, step: Step) -> None:
     vm = replay.ref("vm-on-" + match.group(2))
     session = replay.session(step)
     params = [session, vm, "recplug", "sleep", {"s": match.group(4)}]
-    calls = [_Timed(replay, "VM.call_host_plugin", params, n * float(match.group(3)))
-             for n in range(int(match.group(1)))]
+    calls = [
+        _Timed(replay, "VM.call_host_plugin", params, n * float(match.group(3))) for n in range(int(match.group(1)))
+    ]
     for call in calls:
         call.thread.join(DEADLINE)
     recorded = [result for repeat in step["reply"]["repeats"] for result in repeat]

@@ -1,4 +1,5 @@
 """A client that sends exactly what it is told and shows exactly what came back, for comparing wire behaviour."""
+
 import http.client
 import json
 import socket
@@ -55,8 +56,9 @@ def xml_value(value: Any) -> str:
     if isinstance(value, dict) and list(value) == ["$dateTime"]:
         return "<value><dateTime.iso8601>{}</dateTime.iso8601></value>".format(value["$dateTime"])
     if isinstance(value, dict):
-        members = "".join("<member><name>{}</name>{}</member>".format(escape(k), xml_value(v))
-                          for k, v in value.items())
+        members = "".join(
+            "<member><name>{}</name>{}</member>".format(escape(k), xml_value(v)) for k, v in value.items()
+        )
         return "<value><struct>{}</struct></value>".format(members)
     return "<value><string>{}</string></value>".format(escape(value))
 
@@ -64,7 +66,8 @@ def xml_value(value: Any) -> str:
 def xml_body(method: str, params: List[Any]) -> bytes:
     """An XML-RPC request body."""
     return "<?xml version='1.0'?><methodCall><methodName>{}</methodName><params>{}</params></methodCall>".format(
-        escape(method), "".join("<param>{}</param>".format(xml_value(p)) for p in params)).encode()
+        escape(method), "".join("<param>{}</param>".format(xml_value(p)) for p in params)
+    ).encode()
 
 
 def json_body(method: str, params: List[Any]) -> bytes:
@@ -106,8 +109,11 @@ class Client:
     """One connection to one door of a host."""
 
     def __init__(self, host: SimHost, local: bool = True) -> None:
-        self._connection = (_UnixConnection(host.socket_path) if local else
-                            http.client.HTTPConnection("127.0.0.1", host.tcp_port, timeout=DEADLINE))
+        self._connection = (
+            _UnixConnection(host.socket_path)
+            if local
+            else http.client.HTTPConnection("127.0.0.1", host.tcp_port, timeout=DEADLINE)
+        )
 
     def close(self) -> None:
         """Hang up."""
@@ -148,8 +154,9 @@ def raw_exchange(host: SimHost, local: bool, request: bytes, deadline: float) ->
             answer.begin()
             if request.startswith(b"HEAD"):
                 answer.length = int(answer.headers["content-length"])
-                return Response(answer.status, {k.lower(): v for k, v in answer.getheaders()},
-                                answer.fp.read(answer.length))  # type: ignore[union-attr]
+                return Response(
+                    answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.fp.read(answer.length)
+                )
             return Response(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
         except socket.timeout:
             return None

@@ -1,4 +1,5 @@
 """The time in XAPI's notation."""
+
 import time
 
 from .values import Time

@@ -1,4 +1,5 @@
 """The pool's database: tables of rows, numbered writes, what changed since when, who waits for a change."""
+
 import threading
 import time
 import uuid
@@ -12,13 +13,23 @@ from .values import NULL
 
 # Setting the left field keeps the right set of references up to date, as XAPI's database does.
 RELATIONS = {
-    ("VM", "resident_on"): ("host", "resident_VMs"), ("VM", "snapshot_of"): ("VM", "snapshots"),
-    ("VM", "parent"): ("VM", "children"), ("VIF", "VM"): ("VM", "VIFs"), ("VIF", "network"): ("network", "VIFs"),
-    ("VBD", "VM"): ("VM", "VBDs"), ("VBD", "VDI"): ("VDI", "VBDs"), ("VDI", "SR"): ("SR", "VDIs"),
-    ("PBD", "SR"): ("SR", "PBDs"), ("PBD", "host"): ("host", "PBDs"), ("PIF", "host"): ("host", "PIFs"),
-    ("PIF", "network"): ("network", "PIFs"), ("console", "VM"): ("VM", "consoles"),
-    ("host_cpu", "host"): ("host", "host_CPUs"), ("Certificate", "host"): ("host", "certificates"),
-    ("task", "subtask_of"): ("task", "subtasks"), ("VTPM", "VM"): ("VM", "VTPMs"),
+    ("VM", "resident_on"): ("host", "resident_VMs"),
+    ("VM", "snapshot_of"): ("VM", "snapshots"),
+    ("VM", "parent"): ("VM", "children"),
+    ("VIF", "VM"): ("VM", "VIFs"),
+    ("VIF", "network"): ("network", "VIFs"),
+    ("VBD", "VM"): ("VM", "VBDs"),
+    ("VBD", "VDI"): ("VDI", "VBDs"),
+    ("VDI", "SR"): ("SR", "VDIs"),
+    ("PBD", "SR"): ("SR", "PBDs"),
+    ("PBD", "host"): ("host", "PBDs"),
+    ("PIF", "host"): ("host", "PIFs"),
+    ("PIF", "network"): ("network", "PIFs"),
+    ("console", "VM"): ("VM", "consoles"),
+    ("host_cpu", "host"): ("host", "host_CPUs"),
+    ("Certificate", "host"): ("host", "certificates"),
+    ("task", "subtask_of"): ("task", "subtasks"),
+    ("VTPM", "VM"): ("VM", "VTPMs"),
 }
 # Classes whose changes make no events.
 SILENT = frozenset(["session", "secret", "user", "role", "auth", "event", "message"])
@@ -36,9 +47,9 @@ class Row:
         self.values = values
         self.created = 0
         self.modified = 0
-        self._pieces = None  # type: Optional[Dict[str, str]]
-        self._xml = None  # type: Optional[str]
-        self._json = None  # type: Optional[str]
+        self._pieces: Optional[Dict[str, str]] = None
+        self._xml: Optional[str] = None
+        self._json: Optional[str] = None
 
     def __getitem__(self, field: str) -> Any:
         return self.values[field]
@@ -82,9 +93,9 @@ class Table:
 
     def __init__(self, cls: Class) -> None:
         self.cls = cls
-        self.rows = OrderedDict()  # type: OrderedDict[str, Row]
-        self.by_uuid = {}  # type: Dict[str, Row]
-        self.recent = OrderedDict()  # type: OrderedDict[str, Row]
+        self.rows: "OrderedDict[str, Row]" = OrderedDict()
+        self.by_uuid: Dict[str, Row] = {}
+        self.recent: "OrderedDict[str, Row]" = OrderedDict()
 
 
 Watcher = Callable[[str, str], None]
@@ -99,9 +110,9 @@ class Database:
         self.tables = {name: Table(cls) for name, cls in model.classes.items()}
         self.generation = 1000
         self.message_generation = 0
-        self.deleted = deque(maxlen=20000)  # type: Deque[Deleted]
-        self.watchers = []  # type: List[Watcher]
-        self._undo = deque(maxlen=200000)  # type: Deque[Tuple[float, int, Callable[[], None]]]
+        self.deleted: Deque[Deleted] = deque(maxlen=20000)
+        self.watchers: List[Watcher] = []
+        self._undo: Deque[Tuple[float, int, Callable[[], None]]] = deque(maxlen=200000)
 
     # Reading
 

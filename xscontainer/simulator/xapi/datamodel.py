@@ -1,4 +1,5 @@
 """XAPI's data model at run time: classes, fields, methods, permissions (from datamodel.json, made by extract.py)."""
+
 import json
 import os
 from functools import lru_cache
@@ -45,7 +46,7 @@ class Class:
         self.lower = name.lower()
         self.fields = {f.name: f for f in fields}
         self.checkers = {f.name: types.checker(f.kind) for f in fields}
-        self._start = {}  # type: Dict[str, Any]
+        self._start: Dict[str, Any] = {}
         for field in fields:
             value = types.zero(field.kind) if field.default is None else field.default
             self._start[field.name] = Time(value) if field.kind == "datetime" else value
@@ -60,20 +61,21 @@ class Model:
 
     def __init__(self, data: Dict[str, Any]) -> None:
         self.types = Types(data["enums"])
-        self.enums = data["enums"]  # type: Dict[str, List[str]]
-        self.errors = frozenset(data["errors"])  # type: FrozenSet[str]
-        self.counted = data["counted"]  # type: List[str]
-        self.records = data["records"]  # type: Dict[str, Dict[str, Any]]
-        self.method_names = data["methods"]  # type: List[str]
-        self.roles = {name: frozenset(roles) for name, roles in data["permissions"]
-                      if name not in ROLES}  # type: Dict[str, FrozenSet[str]]
-        self.keyed = {}  # type: Dict[str, List[Tuple[str, str]]]
+        self.enums: Dict[str, List[str]] = data["enums"]
+        self.errors: FrozenSet[str] = frozenset(data["errors"])
+        self.counted: List[str] = data["counted"]
+        self.records: Dict[str, Dict[str, Any]] = data["records"]
+        self.method_names: List[str] = data["methods"]
+        self.roles: Dict[str, FrozenSet[str]] = {
+            name: frozenset(roles) for name, roles in data["permissions"] if name not in ROLES
+        }
+        self.keyed: Dict[str, List[Tuple[str, str]]] = {}
         for name in self.roles:
             base, mark, key = name.partition("/key:")
             if mark:
                 self.keyed.setdefault(base, []).append((key, name))
-        self.classes = {}  # type: Dict[str, Class]
-        self.methods = {}  # type: Dict[str, Method]
+        self.classes: Dict[str, Class] = {}
+        self.methods: Dict[str, Method] = {}
         for name, content in data["classes"].items():
             fields = [Field(n, k, d, q == "RW", q != "RO/runtime") for n, k, d, q in content["fields"]]
             self.classes[name] = Class(name, fields, self.types)
@@ -86,8 +88,17 @@ class Model:
         checkers = None if params is None else [self.types.checker(kind) for _name, kind in params]
         permission = name.lower()
         minimum = _OPTIONAL.get(name, len(checkers or ()))
-        self.methods[name] = Method(name, cls, verb, checkers, minimum, "r" in flags, "n" not in flags, permission,
-                                    permission not in self.roles and "n" not in flags)
+        self.methods[name] = Method(
+            name,
+            cls,
+            verb,
+            checkers,
+            minimum,
+            "r" in flags,
+            "n" not in flags,
+            permission,
+            permission not in self.roles and "n" not in flags,
+        )
 
     def permissions_of(self, role: str) -> List[str]:
         """What session.rbac_permissions lists for a session with `role` only."""

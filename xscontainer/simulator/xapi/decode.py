@@ -1,4 +1,5 @@
 """Requests from bytes: XML-RPC and JSON-RPC calls, refused as XAPI's own parsers refuse them."""
+
 import json
 import re
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
@@ -26,8 +27,8 @@ class Node:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.text = []  # type: List[str]
-        self.children = []  # type: List[Node]
+        self.text: List[str] = []
+        self.children: List[Node] = []
 
 
 class XmlError(Exception):
@@ -80,7 +81,7 @@ def _xml_error(body: bytes, error: expat.ExpatError) -> XmlError:
         return XmlError("unexpected end of input", line, column)
     if error.code == 14:  # reference to an invalid character number
         rows = body.split(b"\n")
-        match = re.match(rb"&(#\w+);", rows[line - 1][error.offset:])
+        match = re.match(rb"&(#\w+);", rows[line - 1][error.offset :])
         name = match.group(1).decode() if match else "#"
         return XmlError("illegal character reference ({})".format(name), line, column + len(name) + 2)
     return XmlError("malformed character stream", line, column)
@@ -116,16 +117,18 @@ def _int(node: Node) -> int:
     return int("".join(node.text))
 
 
-_READERS = {
+_READERS: Dict[str, Callable[[Node], Any]] = {
     "string": lambda n: "".join(n.text),
-    "int": _int, "i4": _int, "i8": _int,
+    "int": _int,
+    "i4": _int,
+    "i8": _int,
     "boolean": lambda n: "".join(n.text).strip() == "1",
     "double": lambda n: float("".join(n.text)),
     "dateTime.iso8601": lambda n: Time("".join(n.text)),
     "array": lambda n: [value_of(v) for v in n.children[0].children],
     "struct": _struct,
     "nil": lambda n: None,
-}  # type: Dict[str, Callable[[Node], Any]]
+}
 
 
 def xml_call(body: bytes) -> Request:
@@ -157,8 +160,12 @@ def json_call(body: bytes) -> Request:
     text = body.decode("utf-8", "surrogateescape")
     lone = _ESCAPED.search(text)
     if lone:
-        _json_refuse((lone.end(), len(text)), "Missing escape sequence representing low surrogate for code point "
-                     "beyond U+FFFF {}".format(_near(text, lone.end())))
+        _json_refuse(
+            (lone.end(), len(text)),
+            "Missing escape sequence representing low surrogate for code point beyond U+FFFF {}".format(
+                _near(text, lone.end())
+            ),
+        )
     try:
         data = json.loads(text, strict=False)
     except ValueError as error:
@@ -190,12 +197,16 @@ def _malformed(text: str) -> None:
 
 def _near(text: str, at: int) -> str:
     """What XAPI's JSON parser shows of the place where it stopped: its look-ahead, quoted."""
-    return "'{}'".format(text[at:at + 33])
+    return "'{}'".format(text[at : at + 33])
 
 
 def _json_refuse(place: Tuple[int, int], text: str) -> None:
-    raise HttpError(500, "Yojson__Common.Json_error({})".format(
-        ocaml_string("Line 1, bytes {}-{}:\n{}".format(place[0], place[1], text))))
+    raise HttpError(
+        500,
+        "Yojson__Common.Json_error({})".format(
+            ocaml_string("Line 1, bytes {}-{}:\n{}".format(place[0], place[1], text))
+        ),
+    )
 
 
 def _json_syntax(text: str, at: int) -> None:

@@ -1,4 +1,5 @@
 """From a decoded request to a handler: sessions, roles, parameters, tasks of Async calls, in XAPI's order."""
+
 from typing import TYPE_CHECKING, Any, Callable, Dict, List
 
 from . import events, generic, hosts, lifecycle, messages, plugins, secrets, sessions, tasks, vms
@@ -10,16 +11,15 @@ from .rbac import check, required
 if TYPE_CHECKING:
     from .host import SimHost
     from .pool import Pool
-    from .sessions import Session
 
 Handler = Callable[..., Any]
-HANDLERS = {}  # type: Dict[str, Handler]
+HANDLERS: Dict[str, Handler] = {}
 for _module in (events, hosts, lifecycle, messages, plugins, secrets, sessions, tasks, vms):
-    HANDLERS.update(_module.HANDLERS)  # type: ignore[attr-defined]
+    HANDLERS.update(_module.HANDLERS)
 _PREFIXES = ("Async.", "InternalAsync.")
 
 
-class BareList(list):  # type: ignore[type-arg]
+class BareList(list):
     """An answer that XML-RPC sends without XAPI's envelope."""
 
 
@@ -33,7 +33,7 @@ class Call:
         self.host = host
         self.local = local
         self.method = method
-        self.session = None  # type: Any
+        self.session: Any = None
         self.task = ""
         self.life = host.life
 
@@ -55,7 +55,7 @@ class Dispatcher:
         self._model = model
         self._spelled = {name: name for name in model.methods}
         self._spelled.update({name.replace(".", "_"): name for name in model.methods})
-        self._resolved = {}  # type: Dict[str, Handler]
+        self._resolved: Dict[str, Handler] = {}
 
     def serve(self, host: "SimHost", request: Request, local: bool, size: int) -> Any:
         """The value that the call returns; raises XapiError. `size` is that of the request's body."""
@@ -121,8 +121,10 @@ class Dispatcher:
     def _run(self, call: Call, method: Method, permission: str, params: List[Any]) -> Any:
         if call.session is not None:
             if method.internal:
-                raise XapiError("INTERNAL_ERROR", 'Internal API "{}" call attempted with non-pool (external) session'
-                                .format(method.name))
+                raise XapiError(
+                    "INTERNAL_ERROR",
+                    'Internal API "{}" call attempted with non-pool (external) session'.format(method.name),
+                )
             if call.session.role is not None:
                 check(self._model, call.session.role, permission)
         if method.removed:
@@ -136,5 +138,3 @@ class Dispatcher:
         if lose:
             raise Dropped()
         return value
-
-

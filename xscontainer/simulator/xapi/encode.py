@@ -3,6 +3,7 @@
 A database row is encoded field by field and keeps the pieces, so a record of a hundred fields of which one changed
 costs one field and a join.
 """
+
 import json
 import re
 from typing import Any, Callable, Dict, List
@@ -16,7 +17,8 @@ _NEEDS = re.compile('[&<>"\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]')
 def xml_text(text: str) -> str:
     """`text` escaped as XAPI does: four characters (a CR is sent raw); what XML forbids is left out."""
     if _NEEDS.search(text):
-        return ILLEGAL.sub("", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
+        text = ILLEGAL.sub("", text).replace("&", "&amp;")
+        return text.replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
     return text
 
 
@@ -33,7 +35,7 @@ def xml_member(name: Any, value: Any) -> str:
     return "<member><name>" + xml_text(str(name)) + "</name>" + xml(value) + "</member>"
 
 
-_XML = {
+_XML: Dict[type, Callable[[Any], str]] = {
     str: lambda v: "<value>" + xml_text(v) + "</value>",
     WireString: lambda v: "<value>" + xml_text(v) + "</value>",
     int: lambda v: "<value>" + str(v) + "</value>",
@@ -43,7 +45,7 @@ _XML = {
     WireInt: lambda v: "<value><i4>" + str(int(v)) + "</i4></value>",
     list: _xml_list,
     dict: _xml_dict,
-}  # type: Dict[type, Callable[[Any], str]]
+}
 
 
 def xml(value: Any) -> str:
@@ -71,7 +73,7 @@ def json_member(name: Any, value: Any) -> str:
     return json_text(str(name)) + ":" + to_json(value)
 
 
-_JSON = {
+_JSON: Dict[type, Callable[[Any], str]] = {
     str: json_text,
     WireString: json_text,
     Time: json_text,
@@ -82,7 +84,7 @@ _JSON = {
     list: _json_list,
     dict: _json_dict,
     type(None): lambda v: "null",
-}  # type: Dict[type, Callable[[Any], str]]
+}
 
 
 def to_json(value: Any) -> str:
@@ -93,9 +95,13 @@ def to_json(value: Any) -> str:
 
 _XML_HEAD = '<?xml version="1.0"?><methodResponse><params><param>'
 _XML_TAIL = "</param></params></methodResponse>"
-_XML_OK = _XML_HEAD + "<value><struct><member><name>Status</name><value>Success</value></member><member><name>Value</name>"
-_XML_FAIL = (_XML_HEAD + "<value><struct><member><name>Status</name><value>Failure</value></member>"
-             "<member><name>ErrorDescription</name>")
+_XML_OK = (
+    _XML_HEAD + "<value><struct><member><name>Status</name><value>Success</value></member><member><name>Value</name>"
+)
+_XML_FAIL = (
+    _XML_HEAD + "<value><struct><member><name>Status</name><value>Failure</value></member>"
+    "<member><name>ErrorDescription</name>"
+)
 
 
 def xml_success(value: Any) -> bytes:

@@ -1,4 +1,5 @@
 """event.from, event.inject and what is left of the old interface: who waits for what, and what has changed."""
+
 import re
 import threading
 import time
@@ -20,8 +21,8 @@ class Subscription:
 
     def __init__(self, classes: List[str]) -> None:
         self.everything = "*" in classes
-        self.classes = set()  # type: Set[str]
-        self.objects = {}  # type: Dict[str, Set[str]]
+        self.classes: Set[str] = set()
+        self.objects: Dict[str, Set[str]] = {}
         for entry in classes:
             cls, slash, ref = entry.partition("/")
             if slash:
@@ -64,7 +65,7 @@ class Events:
 
     def __init__(self, database: Database, delay: float = 0.001) -> None:
         self._db = database
-        self._waiters = set()  # type: Set[Waiter]
+        self._waiters: Set[Waiter] = set()
         self.delay = delay
 
     def add(self, waiter: Waiter) -> None:
@@ -136,8 +137,9 @@ def _counts(call: "Call") -> Dict[str, int]:
     number = WireInt if call.host.is_coordinator else int
     tables = call.pool.db.tables
     by_lower = call.pool.model.by_lower
-    return {cls: number(len(tables[by_lower[cls].name].rows) if cls != "message" else 0)
-            for cls in call.pool.model.counted}
+    return {
+        cls: number(len(tables[by_lower[cls].name].rows) if cls != "message" else 0) for cls in call.pool.model.counted
+    }
 
 
 def event_from(call: "Call", classes: List[str], token: str, timeout: float) -> Dict[str, Any]:

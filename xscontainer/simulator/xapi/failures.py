@@ -1,4 +1,5 @@
 """How a simulated call fails: as XAPI does it, or as its HTTP server does it."""
+
 from typing import List
 
 
@@ -7,7 +8,7 @@ class XapiError(Exception):
 
     def __init__(self, *description: str) -> None:
         super().__init__(*description)
-        self.description = list(description)  # type: List[str]
+        self.description: List[str] = list(description)
 
 
 class HttpError(Exception):

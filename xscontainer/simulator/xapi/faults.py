@@ -1,8 +1,10 @@
 """Counting calls, and making them misbehave on request."""
+
 import threading
 import time
 from collections import Counter
-from typing import Any, Counter as CounterType, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Counter as CounterType
 
 from .failures import Dropped, HttpError, XapiError
 
@@ -17,8 +19,8 @@ class Stats:
     def reset(self) -> None:
         """Count from nothing."""
         with self._lock:
-            self.calls_by = Counter()  # type: CounterType[Any]
-            self.bytes_by = Counter()  # type: CounterType[Any]
+            self.calls_by: CounterType[Any] = Counter()
+            self.bytes_by: CounterType[Any] = Counter()
 
     def count(self, method: str, originator: str, size: int) -> None:
         """One call has been served."""
@@ -28,8 +30,9 @@ class Stats:
 
     @staticmethod
     def _sum(counter: Dict[Any, int], method: Optional[str], originator: Optional[str]) -> int:
-        return sum(n for (who, name), n in list(counter.items())
-                   if method in (None, name) and originator in (None, who))
+        return sum(
+            n for (who, name), n in list(counter.items()) if method in (None, name) and originator in (None, who)
+        )
 
     def calls(self, method: Optional[str] = None, originator: Optional[str] = None) -> int:
         """How many calls of `method` (None: of any) were served for `originator` (None: for anybody)."""
@@ -41,7 +44,7 @@ class Stats:
 
     def by_method(self, originator: Optional[str] = None) -> Dict[str, int]:
         """Method -> calls."""
-        out = {}  # type: Dict[str, int]
+        out: Dict[str, int] = {}
         for (who, name), number in list(self.calls_by.items()):
             if originator in (None, who):
                 out[name] = out.get(name, 0) + number
@@ -61,10 +64,16 @@ class Faults:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._by_method = {}  # type: Dict[str, List[List[Any]]]
+        self._by_method: Dict[str, List[List[Any]]] = {}
 
-    def __call__(self, method: str, kind: str, times: Optional[int] = None, seconds: float = 0.0,
-                 description: Optional[List[str]] = None) -> None:
+    def __call__(
+        self,
+        method: str,
+        kind: str,
+        times: Optional[int] = None,
+        seconds: float = 0.0,
+        description: Optional[List[str]] = None,
+    ) -> None:
         """Add a fault of kind "delay", "drop", "drop-after" (do the work, lose the answer), "error-500" or "fail"."""
         with self._lock:
             self._by_method.setdefault(method, []).append([Fault(kind, seconds, description or []), times])

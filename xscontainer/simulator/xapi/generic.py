@@ -1,4 +1,5 @@
 """Methods that follow from the data model: getters, setters, maps and sets, records, create and destroy."""
+
 import uuid
 from typing import TYPE_CHECKING, Any, Callable, Dict, List
 
@@ -15,8 +16,10 @@ Handler = Callable[..., Any]
 
 def not_implemented(name: str) -> Handler:
     """A method that XAPI has and the simulator does not."""
+
     def refuse(_call: "Call", *_params: Any) -> Any:
         raise XapiError("NOT_IMPLEMENTED", name)
+
     return refuse
 
 
@@ -28,8 +31,8 @@ def handler(model: Model, method: Method) -> Handler:
     if whole is not None:
         return whole(cls)
     for prefix, make in _PER_FIELD:
-        if verb.startswith(prefix) and verb[len(prefix):] in cls.fields:
-            return make(cls, verb[len(prefix):])
+        if verb.startswith(prefix) and verb[len(prefix) :] in cls.fields:
+            return make(cls, verb[len(prefix) :])
     return not_implemented(method.name)
 
 
@@ -41,16 +44,19 @@ def get_field(cls: Class, field: str) -> Handler:
 
 def set_field(cls: Class, field: str) -> Handler:
     """X.set_F."""
+
     def run(call: "Call", ref: str, value: Any) -> str:
         row = call.pool.db.find(cls.name, ref)
         check_storable(value)
         call.pool.db.set(row, field, value)
         return ""
+
     return run
 
 
 def add_to_map(cls: Class, field: str) -> Handler:
     """X.add_to_F: key and value are cut at the first character that XML forbids."""
+
     def run(call: "Call", ref: str, key: str, value: str) -> str:
         row = call.pool.db.find(cls.name, ref)
         key = clean(key)
@@ -58,35 +64,42 @@ def add_to_map(cls: Class, field: str) -> Handler:
             raise internal("Db_exn.Empty_key_in_map")
         call.pool.db.add_to(row, field, key, clean(value))
         return ""
+
     return run
 
 
 def remove_from_map(cls: Class, field: str) -> Handler:
     """X.remove_from_F."""
+
     def run(call: "Call", ref: str, key: str) -> str:
         call.pool.db.remove_from(call.pool.db.find(cls.name, ref), field, key)
         return ""
+
     return run
 
 
 def add_item(cls: Class, field: str) -> Handler:
     """X.add_F of a set of strings (tags)."""
+
     def run(call: "Call", ref: str, value: str) -> str:
         with call.pool.db.lock:
             row = call.pool.db.find(cls.name, ref)
             if value not in row.values[field]:
                 call.pool.db.set(row, field, row.values[field] + [clean(value)])
         return ""
+
     return run
 
 
 def remove_item(cls: Class, field: str) -> Handler:
     """X.remove_F of a set of strings."""
+
     def run(call: "Call", ref: str, value: str) -> str:
         with call.pool.db.lock:
             row = call.pool.db.find(cls.name, ref)
             call.pool.db.set(row, field, [v for v in row.values[field] if v != value])
         return ""
+
     return run
 
 
@@ -102,6 +115,7 @@ def _where(cls: Class) -> Handler:
     def run(call: "Call", text: str) -> Dict[str, Any]:
         test = compile_query(text, list(cls.fields))
         return {row.ref: row for row in call.pool.db.rows(cls.name) if test(row.values)}
+
     return run
 
 
@@ -124,7 +138,7 @@ def _get_by_name_label(cls: Class) -> Handler:
 
 def record_values(cls: Class, given: Dict[str, Any]) -> Dict[str, Any]:
     """The fields of a record argument, checked; fields that may not be given, or do not exist, are ignored."""
-    values = {}  # type: Dict[str, Any]
+    values: Dict[str, Any] = {}
     for field in cls.fields.values():
         if field.name == "uuid" or not field.given:
             continue
@@ -140,6 +154,7 @@ def _create(cls: Class) -> Handler:
         values = record_values(cls, given)
         values["uuid"] = str(uuid.uuid4())
         return call.pool.db.create(cls.name, values).ref
+
     return run
 
 
@@ -148,15 +163,26 @@ def _destroy(cls: Class) -> Handler:
         with call.pool.db.lock:
             call.pool.db.destroy(call.pool.db.find(cls.name, ref))
         return ""
+
     return run
 
 
-_WHOLE = {
-    "get_all": _get_all, "get_all_records": _get_all_records, "get_all_records_where": _where,
-    "get_all_where": _refs_where, "get_record": _get_record, "get_by_uuid": _get_by_uuid,
-    "get_by_name_label": _get_by_name_label, "create": _create, "destroy": _destroy,
-}  # type: Dict[str, Callable[[Class], Handler]]
-_PER_FIELD = [
-    ("get_", get_field), ("set_", set_field), ("add_to_", add_to_map), ("remove_from_", remove_from_map),
-    ("add_", add_item), ("remove_", remove_item),
-]  # type: List[Any]
+_WHOLE: Dict[str, Callable[[Class], Handler]] = {
+    "get_all": _get_all,
+    "get_all_records": _get_all_records,
+    "get_all_records_where": _where,
+    "get_all_where": _refs_where,
+    "get_record": _get_record,
+    "get_by_uuid": _get_by_uuid,
+    "get_by_name_label": _get_by_name_label,
+    "create": _create,
+    "destroy": _destroy,
+}
+_PER_FIELD: List[Any] = [
+    ("get_", get_field),
+    ("set_", set_field),
+    ("add_to_", add_to_map),
+    ("remove_from_", remove_from_map),
+    ("add_", add_item),
+    ("remove_", remove_item),
+]

@@ -1,4 +1,5 @@
 """A simulated host: its xapi's doors, its files, and how that xapi dies and comes back."""
+
 import os
 import socket
 import tempfile
@@ -31,14 +32,14 @@ class SimHost:
         self.tcp_port = 0
         self._tcp = tcp
         self._server = Server(self._respond)
-        self._restarter = None  # type: Optional[threading.Timer]
+        self._restarter: Optional[threading.Timer] = None
         self.directory = os.path.join(directory, self.name_label)
         self.plugin_dir = os.path.join(self.directory, "plugins")
         os.makedirs(self.plugin_dir, exist_ok=True)
         self.inventory_path = os.path.join(self.directory, "xensource-inventory")
         self.pool_conf_path = os.path.join(self.directory, "pool.conf")
         self.socket_path = os.path.join(self.directory, "xapi")
-        self._short = None  # type: Optional[str]
+        self._short: Optional[str] = None
         if len(self.socket_path) > _SOCKET_PATH_LIMIT:
             self._short = tempfile.mkdtemp(prefix="xapi")
             self.socket_path = os.path.join(self._short, "xapi")
@@ -51,9 +52,12 @@ class SimHost:
     def write_files(self) -> None:
         """(Re)write the inventory and pool.conf."""
         with open(self.inventory_path, "w") as stream:
-            stream.write("PRODUCT_BRAND='XCP-ng'\nPRODUCT_VERSION='8.3.0'\nINSTALLATION_UUID='{}'\n"
-                         "CONTROL_DOMAIN_UUID='{}'\nMANAGEMENT_INTERFACE='xenbr0'\n"
-                         .format(self.uuid, self.pool.control_domain_uuid(self)))
+            stream.write(
+                "PRODUCT_BRAND='XCP-ng'\nPRODUCT_VERSION='8.3.0'\nINSTALLATION_UUID='{}'\n"
+                "CONTROL_DOMAIN_UUID='{}'\nMANAGEMENT_INTERFACE='xenbr0'\n".format(
+                    self.uuid, self.pool.control_domain_uuid(self)
+                )
+            )
         with open(self.pool_conf_path, "w") as stream:
             stream.write("master" if self.is_coordinator else "slave:" + self.pool.coordinator.address)
 
@@ -64,7 +68,7 @@ class SimHost:
         local = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         local.bind(self.socket_path)
         local.listen(128)
-        listeners = [local]  # type: List[socket.socket]
+        listeners: List[socket.socket] = [local]
         if self._tcp:
             remote = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
             remote.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -146,4 +150,3 @@ class SimHost:
         if isinstance(value, BareList):
             value = list(value)
         return Answer(200, "application/json", json_success(call.version, call.identity, value))
-

@@ -1,4 +1,5 @@
 """What hosts and the pool answer beyond their fields."""
+
 from typing import TYPE_CHECKING, Any
 
 from .clock import now
@@ -21,6 +22,7 @@ def list_methods(_call: "Call") -> Any:
 
 
 HANDLERS = {
-    "host.get_servertime": get_servertime, "host.get_server_localtime": get_servertime,
+    "host.get_servertime": get_servertime,
+    "host.get_server_localtime": get_servertime,
     "host.list_methods": list_methods,
 }

@@ -1,4 +1,5 @@
 """Power and migration of VMs, with the events in the order in which the real xapi was seen to send them."""
+
 import random
 from typing import TYPE_CHECKING, Any, Callable, Dict, Optional
 
@@ -31,9 +32,16 @@ def _drop_metrics(pool: "Pool", vm: Row) -> None:
 
 def _new_metrics(pool: "Pool", vm: Row) -> None:
     """A fresh VM_guest_metrics record with what the guest's agent reports."""
-    row = pool.db.create("VM_guest_metrics", {
-        "last_updated": now(), "live": True, "networks": dict(pool.guest_networks.get(vm.ref, {})),
-        "can_use_hotplug_vbd": "unspecified", "can_use_hotplug_vif": "unspecified"})
+    row = pool.db.create(
+        "VM_guest_metrics",
+        {
+            "last_updated": now(),
+            "live": True,
+            "networks": dict(pool.guest_networks.get(vm.ref, {})),
+            "can_use_hotplug_vbd": "unspecified",
+            "can_use_hotplug_vif": "unspecified",
+        },
+    )
     pool.db.set(vm, "guest_metrics", row.ref)
 
 
@@ -94,8 +102,9 @@ def _start(call: "Call", vm: Row, host: Optional[Row], operation: str) -> str:
             pool.step()
             boot(pool, vm, target, pool.step)
             pool.power_event(vm.ref, "start")
-            pool.tell("VM_STARTED", vm, "{} started on host: " + "{} (uuid: {})".format(target["name_label"],
-                                                                                          target["uuid"]))
+            pool.tell(
+                "VM_STARTED", vm, "{} started on host: " + "{} (uuid: {})".format(target["name_label"], target["uuid"])
+            )
         finally:
             pool.db.remove_from(target, "current_operations", key)
     return ""
@@ -123,6 +132,7 @@ def _stop(operation: str) -> Callable[["Call", str], str]:
             power_off(pool, vm, pool.step)
             pool.tell("VM_SHUTDOWN", vm, "{} shutdown forcibly" if operation == "hard_shutdown" else "{} shut down")
         return ""
+
     return run
 
 
@@ -143,6 +153,7 @@ def _reboot(operation: str) -> Callable[["Call", str], str]:
                 _new_metrics(pool, vm)
             pool.step()
         return ""
+
     return run
 
 
@@ -193,6 +204,7 @@ def _switch(operation: str, state: str) -> Callable[["Call", str], str]:
             pool.db.set(vm, "power_state", state)
             pool.power_event(ref, operation)
         return ""
+
     return run
 
 
@@ -228,10 +240,18 @@ def assert_can_migrate(call: "Call", ref: str, *_params: Any) -> str:
 
 
 HANDLERS = {
-    "VM.start": start, "VM.start_on": start_on, "VM.clean_shutdown": _stop("clean_shutdown"),
-    "VM.hard_shutdown": _stop("hard_shutdown"), "VM.shutdown": _stop("hard_shutdown"),
-    "VM.clean_reboot": _reboot("clean_reboot"), "VM.hard_reboot": _reboot("hard_reboot"), "VM.suspend": suspend,
-    "VM.resume": resume, "VM.resume_on": resume_on, "VM.pause": _switch("pause", "Paused"),
-    "VM.unpause": _switch("unpause", "Running"), "VM.pool_migrate": pool_migrate,
+    "VM.start": start,
+    "VM.start_on": start_on,
+    "VM.clean_shutdown": _stop("clean_shutdown"),
+    "VM.hard_shutdown": _stop("hard_shutdown"),
+    "VM.shutdown": _stop("hard_shutdown"),
+    "VM.clean_reboot": _reboot("clean_reboot"),
+    "VM.hard_reboot": _reboot("hard_reboot"),
+    "VM.suspend": suspend,
+    "VM.resume": resume,
+    "VM.resume_on": resume_on,
+    "VM.pause": _switch("pause", "Paused"),
+    "VM.unpause": _switch("unpause", "Running"),
+    "VM.pool_migrate": pool_migrate,
     "VM.assert_can_migrate": assert_can_migrate,
 }

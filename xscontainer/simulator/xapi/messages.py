@@ -1,10 +1,10 @@
 """Messages (alerts): kept outside the database, with numbers of their own in event tokens."""
+
 import threading
 import time
 import uuid
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any, Deque, Dict, List, Tuple
-from collections import deque
 
 from .clock import now
 from .failures import XapiError
@@ -26,8 +26,8 @@ class Messages:
     def __init__(self, pool: "Pool") -> None:
         self._pool = pool
         self._lock = threading.RLock()
-        self._all = OrderedDict()  # type: OrderedDict[str, Record]
-        self._changes = deque(maxlen=2 * _LIMIT)  # type: Deque[Tuple[int, str, str]]
+        self._all: "OrderedDict[str, Record]" = OrderedDict()
+        self._changes: Deque[Tuple[int, str, str]] = deque(maxlen=2 * _LIMIT)
         self._number = 0
 
     def _changed(self, operation: str, ref: str) -> None:
@@ -38,8 +38,15 @@ class Messages:
         """Store a message about the object of that class and uuid; returns its reference."""
         ref = "OpaqueRef:" + str(uuid.uuid4())
         with self._lock:
-            self._all[ref] = {"uuid": str(uuid.uuid4()), "name": name, "priority": priority, "cls": cls,
-                              "obj_uuid": obj_uuid, "timestamp": now(), "body": body}
+            self._all[ref] = {
+                "uuid": str(uuid.uuid4()),
+                "name": name,
+                "priority": priority,
+                "cls": cls,
+                "obj_uuid": obj_uuid,
+                "timestamp": now(),
+                "body": body,
+            }
             self._changed("add", ref)
             while len(self._all) > _LIMIT:
                 self._changed("del", self._all.popitem(last=False)[0])
@@ -73,7 +80,8 @@ class Messages:
 
     def events(self, wanted: "Subscription", since: int) -> Tuple[List[Dict[str, Any]], int]:
         """Events after number `since`, and the number behind the last of them."""
-        out, last = [], since
+        out: List[Dict[str, Any]] = []
+        last = since
         if not (wanted.everything or "message" in wanted.classes):
             return out, since
         with self._lock:
@@ -81,11 +89,17 @@ class Messages:
                 if number <= since:
                     continue
                 last = number
-                event = {"id": "0", "timestamp": "0.0", "class": "message", "operation": operation, "ref": ref}
+                event: Dict[str, Any] = {
+                    "id": "0",
+                    "timestamp": "0.0",
+                    "class": "message",
+                    "operation": operation,
+                    "ref": ref,
+                }
                 if operation == "add":
                     if ref not in self._all:
                         continue
-                    event["snapshot"] = self._all[ref]  # type: ignore[assignment]
+                    event["snapshot"] = self._all[ref]
                 elif since == 0:
                     continue
                 out.append(event)
@@ -115,8 +129,11 @@ def destroy_many(call: "Call", refs: List[str]) -> str:
 
 def get(call: "Call", cls: str, obj_uuid: str, since: str) -> Record:
     """message.get: of one object, since a moment."""
-    return {ref: r for ref, r in call.pool.messages.items()
-            if r["cls"] == cls and r["obj_uuid"] == obj_uuid and r["timestamp"] >= since}
+    return {
+        ref: r
+        for ref, r in call.pool.messages.items()
+        if r["cls"] == cls and r["obj_uuid"] == obj_uuid and r["timestamp"] >= since
+    }
 
 
 def get_since(call: "Call", since: str) -> Record:
@@ -149,8 +166,14 @@ def get_by_uuid(call: "Call", identity: str) -> str:
 
 
 HANDLERS = {
-    "message.create": create, "message.destroy": destroy, "message.destroy_many": destroy_many, "message.get": get,
-    "message.get_since": get_since, "message.get_all": get_all, "message.get_all_records": get_all_records,
-    "message.get_all_records_where": get_all_records_where, "message.get_by_uuid": get_by_uuid,
+    "message.create": create,
+    "message.destroy": destroy,
+    "message.destroy_many": destroy_many,
+    "message.get": get,
+    "message.get_since": get_since,
+    "message.get_all": get_all,
+    "message.get_all_records": get_all_records,
+    "message.get_all_records_where": get_all_records_where,
+    "message.get_by_uuid": get_by_uuid,
     "message.get_record": lambda call, ref: call.pool.messages.find(ref),
 }

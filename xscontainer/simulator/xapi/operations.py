@@ -1,9 +1,10 @@
 """current_operations and allowed_operations of a VM: what may be asked in which state, and who is busy with it."""
+
 import contextlib
 import random
 import time
 import uuid
-from typing import TYPE_CHECKING, Iterator, List
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List
 
 from .database import Row
 from .failures import XapiError
@@ -13,32 +14,112 @@ if TYPE_CHECKING:
     from .dispatch import Call
     from .pool import Pool
 
-_HALTED = ["create_vtpm", "destroy", "metadata_export", "export", "make_into_template", "changing_NVRAM",
-           "changing_shadow_memory", "changing_static_range", "changing_dynamic_range", "migrate_send", "start_on",
-           "start", "copy", "clone", "snapshot"]
-_TEMPLATE = ["destroy", "metadata_export", "export", "changing_NVRAM", "changing_shadow_memory",
-             "changing_static_range", "changing_dynamic_range", "migrate_send", "provision", "copy", "clone"]
+_HALTED = [
+    "create_vtpm",
+    "destroy",
+    "metadata_export",
+    "export",
+    "make_into_template",
+    "changing_NVRAM",
+    "changing_shadow_memory",
+    "changing_static_range",
+    "changing_dynamic_range",
+    "migrate_send",
+    "start_on",
+    "start",
+    "copy",
+    "clone",
+    "snapshot",
+]
+_TEMPLATE = [
+    "destroy",
+    "metadata_export",
+    "export",
+    "changing_NVRAM",
+    "changing_shadow_memory",
+    "changing_static_range",
+    "changing_dynamic_range",
+    "migrate_send",
+    "provision",
+    "copy",
+    "clone",
+]
 _SNAPSHOT = ["destroy", "metadata_export", "export", "revert", "copy", "clone"]
 _PLAIN = ["sysprep", "metadata_export", "changing_dynamic_range", "hard_reboot", "hard_shutdown", "pause", "snapshot"]
-_WITH_AGENT = ["sysprep", "metadata_export", "changing_VCPUs_live", "changing_dynamic_range", "migrate_send",
-               "pool_migrate", "suspend", "hard_reboot", "hard_shutdown", "clean_reboot", "clean_shutdown", "pause",
-               "checkpoint", "snapshot"]
-_SUSPENDED = ["destroy", "metadata_export", "export", "hard_shutdown", "resume_on", "resume", "copy", "checkpoint",
-              "snapshot"]
+_WITH_AGENT = [
+    "sysprep",
+    "metadata_export",
+    "changing_VCPUs_live",
+    "changing_dynamic_range",
+    "migrate_send",
+    "pool_migrate",
+    "suspend",
+    "hard_reboot",
+    "hard_shutdown",
+    "clean_reboot",
+    "clean_shutdown",
+    "pause",
+    "checkpoint",
+    "snapshot",
+]
+_SUSPENDED = [
+    "destroy",
+    "metadata_export",
+    "export",
+    "hard_shutdown",
+    "resume_on",
+    "resume",
+    "copy",
+    "checkpoint",
+    "snapshot",
+]
 _PAUSED = ["metadata_export", "hard_reboot", "hard_shutdown", "unpause", "checkpoint", "snapshot"]
 _CONTROL_DOMAIN = ["metadata_export", "changing_static_range", "changing_dynamic_range"]
 # What stays allowed while an operation runs.
-_DURING = {"hard_reboot": ["hard_shutdown"], "clean_shutdown": ["hard_reboot", "hard_shutdown"],
-           "clean_reboot": ["hard_reboot", "hard_shutdown"], "pause": ["hard_reboot", "hard_shutdown"],
-           "pool_migrate": ["hard_reboot", "hard_shutdown"], "suspend": ["hard_reboot", "hard_shutdown"]}
+_DURING = {
+    "hard_reboot": ["hard_shutdown"],
+    "clean_shutdown": ["hard_reboot", "hard_shutdown"],
+    "clean_reboot": ["hard_reboot", "hard_shutdown"],
+    "pause": ["hard_reboot", "hard_shutdown"],
+    "pool_migrate": ["hard_reboot", "hard_shutdown"],
+    "suspend": ["hard_reboot", "hard_shutdown"],
+}
 # In which power states XAPI accepts an operation, in its own words and order.
-STATES = {"start": ["halted"], "start_on": ["halted"], "clean_shutdown": ["running"], "clean_reboot": ["running"],
-          "hard_shutdown": ["paused", "suspended", "running"], "hard_reboot": ["paused", "running"],
-          "suspend": ["running"], "resume": ["suspended"], "resume_on": ["suspended"], "pause": ["running"],
-          "unpause": ["paused"], "pool_migrate": ["running"], "checkpoint": ["paused", "suspended", "running"],
-          "destroy": ["halted", "suspended"], "clone": ["halted"], "copy": ["halted", "suspended"]}
-_NOT_FOR_TEMPLATES = frozenset(["start", "start_on", "clean_shutdown", "clean_reboot", "hard_shutdown", "hard_reboot",
-                                "suspend", "resume", "resume_on", "pause", "unpause", "pool_migrate", "checkpoint"])
+STATES = {
+    "start": ["halted"],
+    "start_on": ["halted"],
+    "clean_shutdown": ["running"],
+    "clean_reboot": ["running"],
+    "hard_shutdown": ["paused", "suspended", "running"],
+    "hard_reboot": ["paused", "running"],
+    "suspend": ["running"],
+    "resume": ["suspended"],
+    "resume_on": ["suspended"],
+    "pause": ["running"],
+    "unpause": ["paused"],
+    "pool_migrate": ["running"],
+    "checkpoint": ["paused", "suspended", "running"],
+    "destroy": ["halted", "suspended"],
+    "clone": ["halted"],
+    "copy": ["halted", "suspended"],
+}
+_NOT_FOR_TEMPLATES = frozenset(
+    [
+        "start",
+        "start_on",
+        "clean_shutdown",
+        "clean_reboot",
+        "hard_shutdown",
+        "hard_reboot",
+        "suspend",
+        "resume",
+        "resume_on",
+        "pause",
+        "unpause",
+        "pool_migrate",
+        "checkpoint",
+    ]
+)
 _NEED_AGENT = frozenset(["clean_shutdown", "clean_reboot", "suspend", "pool_migrate"])
 
 
@@ -132,7 +213,14 @@ def _wait_for_others(call: "Call", vm: Row) -> None:
         call.pool.operations_ended.wait(1.0)
 
 
-def no_operations(values: "dict") -> None:  # type: ignore[type-arg]
+def no_operations(values: Dict[str, Any]) -> None:
     """Make a copied record idle and placed nowhere."""
-    values.update({"current_operations": {}, "resident_on": NULL, "scheduled_to_be_resident_on": NULL, "domid": -1,
-                   "power_state": "Halted"})
+    values.update(
+        {
+            "current_operations": {},
+            "resident_on": NULL,
+            "scheduled_to_be_resident_on": NULL,
+            "domid": -1,
+            "power_state": "Halted",
+        }
+    )

@@ -1,4 +1,5 @@
 """Running plugin files as XAPI runs them: one argument, a bare environment, output in files, answers parsed its way."""
+
 import os
 import signal
 import subprocess
@@ -16,9 +17,18 @@ if TYPE_CHECKING:
     from .dispatch import Call
     from .host import SimHost
 
+_CALL = "<methodCall><methodName>{}</methodName><params><param>{}</param><param>{}</param></params></methodCall>"
 ENVIRONMENT = {"PATH": "/sbin:/usr/sbin:/bin:/usr/bin"}
-_TYPES = {"int": "int", "i4": "int", "boolean": "boolean", "array": "array", "struct": "struct", "nil": "nil",
-          "double": "double", "string": "string"}
+_TYPES = {
+    "int": "int",
+    "i4": "int",
+    "boolean": "boolean",
+    "array": "array",
+    "struct": "struct",
+    "nil": "nil",
+    "double": "double",
+    "string": "string",
+}
 
 
 class Runner:
@@ -27,15 +37,22 @@ class Runner:
     def __init__(self, scratch: str) -> None:
         self._scratch = scratch
         self._lock = threading.Lock()
-        self._running = set()  # type: Set[subprocess.Popen[bytes]]
+        self._running: "Set[subprocess.Popen[bytes]]" = set()
         self._stopped = False
 
     def run(self, path: str, argument: str) -> List[Any]:
         """[exit code, stdout, stderr] of the plugin at `path` called with one argument."""
         with tempfile.TemporaryFile(dir=self._scratch) as out, tempfile.TemporaryFile(dir=self._scratch) as err:
             try:
-                process = subprocess.Popen([path, argument.encode("utf-8", "surrogateescape")], stdout=out, stderr=err,
-                                           stdin=subprocess.DEVNULL, env=ENVIRONMENT, cwd="/", close_fds=True)
+                process = subprocess.Popen(
+                    [path, argument.encode("utf-8", "surrogateescape")],
+                    stdout=out,
+                    stderr=err,
+                    stdin=subprocess.DEVNULL,
+                    env=ENVIRONMENT,
+                    cwd="/",
+                    close_fds=True,
+                )
             except OSError:
                 # Not executable, no such interpreter, or an argument beyond the kernel's limit.
                 return [1, "", ""]
@@ -120,8 +137,7 @@ def execute(host: "SimHost", plugin: str, fn: str, session: str, args: Dict[str,
     path = os.path.join(host.plugin_dir, plugin)
     if not plugin or "/" in plugin or not os.path.isfile(path):
         raise XapiError("XENAPI_MISSING_PLUGIN", plugin)
-    argument = ("<methodCall><methodName>{}</methodName><params><param>{}</param><param>{}</param></params></methodCall>"
-                .format(xml_text(fn), xml(session), xml(args)))
+    argument = _CALL.format(xml_text(fn), xml(session), xml(args))
     code, out, err = host.pool.plugin_runner.run(path, argument)
     if code < 0:
         raise _fail("signal: " + signal.Signals(-code).name, "", "")

@@ -1,11 +1,12 @@
 """A simulated XAPI pool: any number of hosts in one process, and the levers by which tests and the demo move it."""
+
 import os
 import threading
-import time
 import uuid
 from typing import Any, Callable, Dict, List, Optional, Set
 
 from . import lifecycle, operations, vms
+from .beginning import populate
 from .clock import now
 from .database import Database, Row
 from .datamodel import load
@@ -16,15 +17,16 @@ from .failures import Dropped, XapiError
 from .faults import Faults, Stats
 from .host import SimHost
 from .messages import Messages
+from .objects import Objects
 from .plugins import Runner
 from .sessions import Sessions, User
-from .values import NULL, Time
+from .values import NULL
 
 PowerCallback = Callable[[str, str], None]
 ROOT_PASSWORD = "root-pw"
 
 
-class Pool:
+class Pool(Objects):
     """A pool whose first host is the coordinator; a context manager that starts and stops it.
 
     directory: where sockets, plugin directories and inventory files go. hosts: how many. tcp: serve on 127.0.0.1 too.
@@ -45,25 +47,25 @@ class Pool:
         self.stats = Stats()
         self.faults = Faults()
         self.plugin_runner = Runner(self.directory)
-        self.guest_networks = {}  # type: Dict[str, Dict[str, str]]
-        self.saved = {}  # type: Dict[str, Dict[str, Any]]
-        self.task_owners = {}  # type: Dict[str, str]
-        self.registered = set()  # type: Set[str]
-        self.agentless = set()  # type: Set[str]
+        self.guest_networks: Dict[str, Dict[str, str]] = {}
+        self.saved: Dict[str, Dict[str, Any]] = {}
+        self.task_owners: Dict[str, str] = {}
+        self.registered: Set[str] = set()
+        self.agentless: Set[str] = set()
         self.step_delay = 0.003
         self.migrate_copy = 0.05
         self.migrate_lag = 0.2
         self.plugin_patience = (0.05, 1.4)
-        self._permissions = {}  # type: Dict[str, List[str]]
-        self._power_callbacks = []  # type: List[PowerCallback]
-        self._threads = set()  # type: Set[threading.Thread]
+        self._permissions: Dict[str, List[str]] = {}
+        self._power_callbacks: List[PowerCallback] = []
+        self._threads: Set[threading.Thread] = set()
         self._state = threading.Condition()
         self._stopping = threading.Event()
         self._domid = 0
         self._dispatcher = Dispatcher(self, self.model)
         self.hosts = [SimHost(self, n + 1, self.directory, tcp) for n in range(hosts)]
         self.coordinator = self.hosts[0]
-        self._populate()
+        populate(self)
         self.sessions.users["root"] = User("root", ROOT_PASSWORD, None, NULL, "")
 
     # Life
@@ -117,11 +119,13 @@ class Pool:
 
     def background(self, work: Callable[[], None]) -> None:
         """Run `work` in a thread that stop() waits for."""
+
         def run() -> None:
             try:
                 work()
             finally:
                 self._threads.discard(threading.current_thread())
+
         thread = threading.Thread(target=run, name="xapi-task", daemon=True)
         self._threads.add(thread)
         thread.start()
@@ -148,8 +152,9 @@ class Pool:
         sid = "u{}".format(1000 + len(self.db.rows("subject")))
         roles = [r.ref for r in self.db.rows("role") if r["name_label"] == role]
         config = {k: v for k, v in self.model.records["subject"]["other_config"].items()}
-        config.update({"subject-name": name, "subject-uid": sid, "subject-gid": "g" + sid[1:],
-                       "subject-displayname": name})
+        config.update(
+            {"subject-name": name, "subject-uid": sid, "subject-gid": "g" + sid[1:], "subject-displayname": name}
+        )
         row = self.db.create("subject", {"subject_identifier": sid, "other_config": config, "roles": roles})
         self.sessions.users[name] = User(name, password, role, row.ref, sid)
         return row.ref
@@ -213,31 +218,58 @@ class Pool:
         renewed = self.db.renew_references()
         for host in self.hosts:
             host.ref = renewed[host.ref]
-        for store in (self.guest_networks, self.saved, self.task_owners):
+        stores: List[Dict[str, Any]] = [self.guest_networks, self.saved, self.task_owners]
+        for store in stores:
             for ref in list(store):
-                store[renewed.get(ref, ref)] = store.pop(ref)  # type: ignore[attr-defined]
+                store[renewed.get(ref, ref)] = store.pop(ref)
         self.agentless = {renewed.get(ref, ref) for ref in self.agentless}
-        self.sessions.users = {name: user._replace(subject=renewed.get(user.subject, NULL))
-                               for name, user in self.sessions.users.items()}
+        self.sessions.users = {
+            name: user._replace(subject=renewed.get(user.subject, NULL)) for name, user in self.sessions.users.items()
+        }
 
     # VMs
 
-    def create_vm(self, name: str, host: Optional[SimHost] = None, power_state: str = "Running",
-                  other_config: Optional[Dict[str, str]] = None, networks: Optional[Dict[str, str]] = None,
-                  template: bool = False, agent: bool = True, **fields: Any) -> str:
+    def create_vm(
+        self,
+        name: str,
+        host: Optional[SimHost] = None,
+        power_state: str = "Running",
+        other_config: Optional[Dict[str, str]] = None,
+        networks: Optional[Dict[str, str]] = None,
+        template: bool = False,
+        agent: bool = True,
+        **fields: Any,
+    ) -> str:
         """Make a VM, running on `host` (None: where there is most room) unless power_state says otherwise.
 
         networks: what its guest agent reports while it runs ({"0/ip": "127.7.0.2"}). agent: whether it can be shut
         down cleanly, suspended and migrated. fields: further fields of the record. Returns its reference.
         """
-        values = {k: v for k, v in self.model.records["VM"].items()
-                  if k in ("memory_static_max", "memory_dynamic_max", "memory_dynamic_min", "memory_static_min")}
+        values = {
+            k: v
+            for k, v in self.model.records["VM"].items()
+            if k in ("memory_static_max", "memory_dynamic_max", "memory_dynamic_min", "memory_static_min")
+        }
         values = {k: int(v) for k, v in values.items()}
-        values.update(name_label=name, user_version=1, is_a_template=template, VCPUs_max=1, VCPUs_at_startup=1,
-                      memory_overhead=11534336, has_vendor_device=True, hardware_platform_version=2,
-                      HVM_boot_policy="BIOS order", HVM_boot_params={"order": "cdn"}, generation_id="0:0",
-                      actions_after_shutdown="destroy", actions_after_reboot="restart", actions_after_crash="restart",
-                      domain_type="hvm", other_config=dict(other_config or {}), HVM_shadow_multiplier=1.0)
+        values.update(
+            name_label=name,
+            user_version=1,
+            is_a_template=template,
+            VCPUs_max=1,
+            VCPUs_at_startup=1,
+            memory_overhead=11534336,
+            has_vendor_device=True,
+            hardware_platform_version=2,
+            HVM_boot_policy="BIOS order",
+            HVM_boot_params={"order": "cdn"},
+            generation_id="0:0",
+            actions_after_shutdown="destroy",
+            actions_after_reboot="restart",
+            actions_after_crash="restart",
+            domain_type="hvm",
+            other_config=dict(other_config or {}),
+            HVM_shadow_multiplier=1.0,
+        )
         operations.no_operations(values)
         values.update(fields)
         with self.db.lock:
@@ -251,44 +283,6 @@ class Pool:
                 self.db.set(vm, "power_state", power_state)
             operations.refresh(self, vm)
         return vm.ref
-
-    def vm(self, ref: str) -> Dict[str, Any]:
-        """A VM's record."""
-        return self.record("VM", ref)
-
-    def record(self, cls: str, ref: str) -> Dict[str, Any]:
-        """A copy of a record (integers are int, dates text)."""
-        with self.db.lock:
-            return dict(self.db.find(cls, ref).values)
-
-    def records(self, cls: str) -> Dict[str, Dict[str, Any]]:
-        """Reference -> record of every object of a class."""
-        with self.db.lock:
-            return {row.ref: dict(row.values) for row in self.db.rows(cls)}
-
-    def other_config(self, ref: str, cls: str = "VM") -> Dict[str, str]:
-        """A copy of an object's other_config."""
-        return dict(self.record(cls, ref)["other_config"])
-
-    def set_key(self, ref: str, key: str, value: str, cls: str = "VM", field: str = "other_config") -> None:
-        """Set one key of a map field in one write."""
-        with self.db.lock:
-            row = self.db.find(cls, ref)
-            new = {k: v for k, v in row[field].items() if k != key}
-            self.db.set(row, field, dict({key: value}, **new))
-
-    def remove_key(self, ref: str, key: str, cls: str = "VM", field: str = "other_config") -> None:
-        """Remove one key of a map field."""
-        self.db.remove_from(self.db.find(cls, ref), field, key)
-
-    def set_field(self, cls: str, ref: str, field: str, value: Any) -> None:
-        """Write any field, as XAPI itself would."""
-        self.db.set(self.db.find(cls, ref), field, Time(value) if self.model.classes[cls].fields[field].kind ==
-                    "datetime" else value)
-
-    def uuid_to_ref(self, identity: str, cls: str = "VM") -> str:
-        """The reference of the object with that uuid."""
-        return self.db.by_uuid(cls, identity).ref
 
     def set_networks(self, ref: str, networks: Dict[str, str]) -> None:
         """The VM's guest agent reports these addresses from now on ({} withdraws all)."""
@@ -319,8 +313,9 @@ class Pool:
 
     def tell(self, name: str, vm: Row, text: str) -> None:
         """The message that XAPI leaves about what was done to a VM; {} in `text` is the VM."""
-        self.messages.add(name, 5, "VM", vm["uuid"],
-                          text.format("VM '{}' (uuid: {})".format(vm["name_label"], vm["uuid"])))
+        self.messages.add(
+            name, 5, "VM", vm["uuid"], text.format("VM '{}' (uuid: {})".format(vm["name_label"], vm["uuid"]))
+        )
 
     def next_domid(self) -> int:
         """A domain id that was not used before."""
@@ -331,69 +326,6 @@ class Pool:
     def trackid(self, session_ref: str) -> str:
         """The short name of a session that XAPI shows in errors and logs."""
         return uuid.uuid5(uuid.NAMESPACE_OID, session_ref).hex
-
-    # The beginning
-
-    def _populate(self) -> None:
-        database = self.db
-        for name in ("pool-admin", "pool-operator", "vm-power-admin", "vm-admin", "vm-operator", "read-only"):
-            database.create("role", {"name_label": name})
-        for host in self.hosts:
-            self._add_host(host)
-        values = self._typed("pool", self.model.records["pool"])
-        telemetry = database.create("secret", {"value": str(uuid.uuid4())})
-        values.update(uuid="", master=self.coordinator.ref, telemetry_uuid=telemetry.ref,
-                      telemetry_next_collection=now())
-        database.create("pool", values)
-        database.create("network", {
-            "name_label": "Host internal management network", "bridge": "xenapi",
-            "name_description": "Network on which guests will be assigned a private link-local IP address which can "
-                                "be used to talk XenAPI",
-            "other_config": {"is_guest_installer_network": "true", "is_host_internal_management_network": "true",
-                             "ip_begin": "169.254.0.1", "ip_end": "169.254.255.254", "netmask": "255.255.0.0"}})
-
-    def _add_host(self, host: SimHost) -> None:
-        database = self.db
-        values = self._typed("host", self.model.records["host"])
-        metrics = database.create("host_metrics", {"memory_total": 17179869184, "live": True, "last_updated": now()})
-        started = str(int(time.time()))
-        values.update(uuid="", name_label=host.name_label, hostname=host.name_label, address=host.address,
-                      metrics=metrics.ref, resident_VMs=[], host_CPUs=[], certificates=[], control_domain=NULL,
-                      other_config={"agent_start_time": started + ".", "boot_time": started + "."},
-                      software_version=dict(values["software_version"], date=time.strftime("%Y-%m-%d"),
-                                            linux=os.uname().release))
-        row = database.create("host", values)
-        host.ref, host.uuid = row.ref, row["uuid"]
-        dom0 = self._typed("VM", self.model.records["dom0"])
-        vm_metrics = database.create("VM_metrics", {"VCPUs_number": 2, "VCPUs_utilisation": {"1": 0.0, "2": 0.0},
-                                                     "current_domain_type": "pv"})
-        dom0.update(uuid="", name_label="Control domain on host: " + host.name_label, consoles=[],
-                    resident_on=row.ref, affinity=row.ref, metrics=vm_metrics.ref)
-        domain = database.create("VM", dom0)
-        for protocol in ("rfb", "vt100"):
-            console = database.create("console", {"protocol": protocol, "VM": domain.ref})
-            database.set(console, "location", "https://{}/console?ref={}".format(host.address, console.ref))
-        database.set(row, "control_domain", domain.ref)
-        for kind in ("host", "host_internal"):
-            database.create("Certificate", {"host": row.ref, "type": kind})
-        for number in range(4):
-            database.create("host_cpu", {"host": row.ref, "number": number, "vendor": "GenuineIntel", "speed": 2400,
-                                         "modelname": "CPU", "family": 6, "model": 85, "stepping": "7",
-                                         "flags": "fpu vmx"})
-
-    def _typed(self, cls: str, record: Dict[str, Any]) -> Dict[str, Any]:
-        """A recorded record with its numbers and dates as the database holds them."""
-        convert = {"int": int, "datetime": Time, "int set": _integers}
-        fields = self.model.classes[cls].fields
-        return {name: convert.get(fields[name].kind, _same)(value) for name, value in record.items()}
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
-def _integers(values: List[Any]) -> List[int]:
-    return [int(v) for v in values]
 
 
 def _no_step() -> None:

@@ -1,4 +1,5 @@
 """The expressions of get_all_records_where: field "name" = "value", and, or, not, true, false, brackets."""
+
 import re
 from typing import Any, Callable, Dict, List
 

@@ -1,4 +1,5 @@
 """Which session may call what: roles, and the keys of maps that have rules of their own."""
+
 from typing import Any, List, Optional
 
 from .datamodel import ROLE_ORDER, Method, Model
@@ -21,8 +22,11 @@ def denied(model: Model, permission: str) -> XapiError:
     """The refusal of a call that needs `permission`."""
     roles = model.roles.get(permission, frozenset())
     names = ", ".join(role for role in ROLE_ORDER if role in roles)
-    return XapiError("RBAC_PERMISSION_DENIED", permission,
-                     "No permission in user session. (Roles with this permission: {})".format(names))
+    return XapiError(
+        "RBAC_PERMISSION_DENIED",
+        permission,
+        "No permission in user session. (Roles with this permission: {})".format(names),
+    )
 
 
 def check(model: Model, role: Optional[str], permission: str) -> None:

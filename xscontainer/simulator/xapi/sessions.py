@@ -1,4 +1,5 @@
 """Sessions: logging in over either door, the limit per originator, expiry, and their end."""
+
 import threading
 import time
 from collections import OrderedDict
@@ -51,8 +52,8 @@ class Sessions:
     def __init__(self, pool: "Pool") -> None:
         self._pool = pool
         self._lock = threading.Lock()
-        self._all = OrderedDict()  # type: OrderedDict[str, Session]
-        self.users = {}  # type: Dict[str, User]
+        self._all: "OrderedDict[str, Session]" = OrderedDict()
+        self.users: Dict[str, User] = {}
         self.timeout = 24 * 3600.0
 
     def find(self, ref: Any) -> Session:
@@ -70,24 +71,39 @@ class Sessions:
         """True until the session has ended."""
         return session.ref in self._all
 
-    def open(self, host: "SimHost", user: Optional[User], name: str, originator: str, pool: bool = False,
-             parent: str = NULL) -> Session:
+    def open(
+        self, host: "SimHost", user: Optional[User], name: str, originator: str, pool: bool = False, parent: str = NULL
+    ) -> Session:
         """Make a session on `host`, of `user` or (None) of a local superuser called `name`."""
         role = user.role if user else None
         moment = now()
         with self._pool.db.lock:
-            row = self._pool.db.create("session", {
-                "this_host": host.ref, "this_user": NULL, "last_active": moment, "pool": pool, "other_config": {},
-                "is_local_superuser": role is None, "subject": user.subject if user else NULL,
-                "validation_time": moment, "auth_user_sid": user.sid if user else "", "auth_user_name": name,
-                "rbac_permissions": self._pool.permissions_of(role) if role else [], "tasks": [], "parent": parent,
-                "originator": originator, "client_certificate": False})
+            row = self._pool.db.create(
+                "session",
+                {
+                    "this_host": host.ref,
+                    "this_user": NULL,
+                    "last_active": moment,
+                    "pool": pool,
+                    "other_config": {},
+                    "is_local_superuser": role is None,
+                    "subject": user.subject if user else NULL,
+                    "validation_time": moment,
+                    "auth_user_sid": user.sid if user else "",
+                    "auth_user_name": name,
+                    "rbac_permissions": self._pool.permissions_of(role) if role else [],
+                    "tasks": [],
+                    "parent": parent,
+                    "originator": originator,
+                    "client_certificate": False,
+                },
+            )
         session = Session(row, host, role, originator)
         with self._lock:
             same = [s for s in self._all.values() if s.originator == originator]
             self._all[session.ref] = session
         if len(same) >= LIMIT_PER_ORIGINATOR:
-            self.end(sorted(same, key=lambda s: s.used)[:len(same) - LIMIT_PER_ORIGINATOR + 1])
+            self.end(sorted(same, key=lambda s: s.used)[: len(same) - LIMIT_PER_ORIGINATOR + 1])
         return session
 
     def end(self, sessions: List[Session]) -> None:

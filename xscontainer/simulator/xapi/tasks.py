@@ -1,4 +1,5 @@
 """Tasks: made by clients or by Async calls, who may touch them, and the threads of Async calls."""
+
 import uuid
 from typing import TYPE_CHECKING, Any, Callable
 
@@ -18,9 +19,20 @@ _ANY = "task.destroy/any"
 def _new(call: "Call", label: str, description: str) -> Row:
     pool = call.pool
     with pool.db.lock:
-        row = pool.db.create("task", {
-            "name_label": label, "name_description": description, "created": now(), "status": "pending",
-            "resident_on": call.host.ref, "progress": 0.0, "type": "<none/>", "subtask_of": NULL, "backtrace": "()"})
+        row = pool.db.create(
+            "task",
+            {
+                "name_label": label,
+                "name_description": description,
+                "created": now(),
+                "status": "pending",
+                "resident_on": call.host.ref,
+                "progress": 0.0,
+                "type": "<none/>",
+                "subtask_of": NULL,
+                "backtrace": "()",
+            },
+        )
         pool.task_owners[row.ref] = call.session.row["subject"] if call.session.role else ""
         pool.db.set(call.session.row, "tasks", call.session.row["tasks"] + [row.ref])
     return row
@@ -47,8 +59,14 @@ def _finish(call: "Call", row: Row, work: Callable[[], Any]) -> None:
     with database.lock:
         if database.get("task", row.ref) is not row:
             return
-        for field, new in (("result", result if result != "<value></value>" else ""), ("error_info", error),
-                           ("progress", 1.0), ("finished", now()), ("allowed_operations", []), ("status", status)):
+        for field, new in (
+            ("result", result if result != "<value></value>" else ""),
+            ("error_info", error),
+            ("progress", 1.0),
+            ("finished", now()),
+            ("allowed_operations", []),
+            ("status", status),
+        ):
             database.set(row, field, new)
 
 
@@ -94,6 +112,7 @@ def _set(field: str) -> Callable[..., str]:
         check_storable(value)
         call.pool.db.set(call.pool.db.find("task", ref), field, value)
         return ""
+
     return run
 
 

@@ -1,4 +1,5 @@
 """Values on the wire: XAPI's types, their check on the way in, what may be stored."""
+
 import re
 from functools import lru_cache
 from typing import Any, Callable, Dict, List, Tuple
@@ -49,7 +50,7 @@ def show(value: Any) -> str:
 def clean(text: str) -> str:
     """`text` up to the first character that XML 1.0 forbids: what XAPI's database keeps of a map's key or value."""
     match = ILLEGAL.search(text)
-    return text[:match.start()] if match else text
+    return text[: match.start()] if match else text
 
 
 def check_storable(value: Any) -> None:
@@ -126,6 +127,7 @@ def _set(inner: Callable[[Any], Any]) -> Callable[[Any], List[Any]]:
         if not isinstance(value, list):
             raise failure("Expecting Rpc.Enum, but found '{}'".format(show(value)))
         return [inner(v) for v in value]
+
     return check
 
 
@@ -134,6 +136,7 @@ def _map(key: Callable[[Any], Any], inner: Callable[[Any], Any]) -> Callable[[An
         if not isinstance(value, dict):
             raise failure("Expecting Rpc.Dict, but found '{}'".format(show(value)))
         return {key(k): inner(v) for k, v in value.items()}
+
     return check
 
 
@@ -146,11 +149,12 @@ def _enum(values: Tuple[str, ...], ignore_case: bool) -> Callable[[Any], str]:
         if found is None:
             raise failure("Unknown tag/contents")
         return found
+
     return check
 
 
 _PLAIN = {"string": _string, "int": _int, "bool": _bool, "float": _float, "datetime": _time}
-_ZERO = {"string": "", "int": 0, "bool": False, "float": 0.0, "datetime": Time(EPOCH)}  # type: Dict[str, Any]
+_ZERO: Dict[str, Any] = {"string": "", "int": 0, "bool": False, "float": 0.0, "datetime": Time(EPOCH)}
 
 
 class Types:
@@ -158,7 +162,7 @@ class Types:
 
     def __init__(self, enums: Dict[str, List[str]]) -> None:
         self._enums = enums
-        self.checker = lru_cache(maxsize=None)(self._make)  # type: Callable[[str], Callable[[Any], Any]]
+        self.checker: Callable[[str], Callable[[Any], Any]] = lru_cache(maxsize=None)(self._make)
 
     def _make(self, kind: str) -> Callable[[Any], Any]:
         """The function that turns a received value of type `kind` into a stored one, or raises XapiError."""

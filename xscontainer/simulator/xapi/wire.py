@@ -1,4 +1,5 @@
 """The HTTP server of a simulated host: one thread per connection, kept alive, no waiting for packets to fill."""
+
 import socket
 import struct
 import threading
@@ -12,14 +13,18 @@ _HEAD_LIMIT = 65536
 _DISCARD_LIMIT = 64 * 1024 * 1024
 _RESET = struct.pack("ii", 1, 0)
 _REASONS = {200: "OK", 403: "Forbidden", 404: "Not Found", 500: "Internal Error", 501: "Method Not Implemented"}
-_PAGE_500 = ("<html><body><h1>HTTP 500 internal server error</h1>An unexpected error occurred; please wait a while and "
-             "try again. If the problem persists, please contact your support representative."
-             "<h1> Additional information </h1>{}</body></html>")
-_PAGE_403 = ("<html><body><h1>HTTP 403 forbidden</h1>Access to the requested resource is forbidden.</body></html>")
-_PAGE_404 = ('<!DOCTYPE HTML PUBLIC "-//IETF//DTD HTML 2.0//EN"> <html><head> <title>404 Not Found</title> </head>'
-             "<body> <h1>Not Found</h1> <p>The requested URL {} was not found on this server.</p> "
-             "<hr><address>Xapi Server</address></body></html>")
-_PAGE_501 = ("<html><body><h1>HTTP 501 Method Not Implemented</h1><p>Unknown {} not supported.<br /></p></body></html>")
+_PAGE_500 = (
+    "<html><body><h1>HTTP 500 internal server error</h1>An unexpected error occurred; please wait a while and "
+    "try again. If the problem persists, please contact your support representative."
+    "<h1> Additional information </h1>{}</body></html>"
+)
+_PAGE_403 = "<html><body><h1>HTTP 403 forbidden</h1>Access to the requested resource is forbidden.</body></html>"
+_PAGE_404 = (
+    '<!DOCTYPE HTML PUBLIC "-//IETF//DTD HTML 2.0//EN"> <html><head> <title>404 Not Found</title> </head>'
+    "<body> <h1>Not Found</h1> <p>The requested URL {} was not found on this server.</p> "
+    "<hr><address>Xapi Server</address></body></html>"
+)
+_PAGE_501 = "<html><body><h1>HTTP 501 Method Not Implemented</h1><p>Unknown {} not supported.<br /></p></body></html>"
 
 
 class HttpRequest(NamedTuple):
@@ -129,7 +134,7 @@ class Connection:
         while True:
             end = self._buffer.find(b"\r\n\r\n")
             if end >= 0 and len(self._buffer[:end].split(b"\r\n")[0].split()) >= 2:
-                head, self._buffer = self._buffer[:end], self._buffer[end + 4:]
+                head, self._buffer = self._buffer[:end], self._buffer[end + 4 :]
                 return head
             data = self._sock.recv(65536)
             if not data or len(self._buffer) > _HEAD_LIMIT:
@@ -158,8 +163,11 @@ class Connection:
             missing -= len(data)
 
     def _send(self, answer: Answer, keep: bool) -> None:
-        head = ["HTTP/1.1 {} {}".format(answer.status, _REASONS[answer.status]),
-                "connection: " + ("keep-alive" if keep else "close"), "cache-control: no-cache, no-store"]
+        head = [
+            "HTTP/1.1 {} {}".format(answer.status, _REASONS[answer.status]),
+            "connection: " + ("keep-alive" if keep else "close"),
+            "cache-control: no-cache, no-store",
+        ]
         if answer.content_type:
             head.append("content-type: " + answer.content_type)
         head.append("content-length: {}".format(len(answer.body)))
@@ -172,22 +180,23 @@ class Server:
     def __init__(self, respond: Responder) -> None:
         self.respond = respond
         self._lock = threading.Lock()
-        self._listeners = []  # type: List[socket.socket]
-        self._threads = []  # type: List[threading.Thread]
-        self._connections = set()  # type: Set[Connection]
+        self._listeners: List[socket.socket] = []
+        self._threads: List[threading.Thread] = []
+        self._connections: Set[Connection] = set()
         self._running = False
 
     def start(self, listeners: List[socket.socket]) -> None:
         """Serve on sockets that are bound and listening; they are closed by stop()."""
         self._running = True
         self._listeners = listeners
-        self._threads = [threading.Thread(target=self._accept, args=(s,), name="xapi-accept", daemon=True)
-                         for s in listeners]
+        self._threads = [
+            threading.Thread(target=self._accept, args=(s,), name="xapi-accept", daemon=True) for s in listeners
+        ]
         for thread in self._threads:
             thread.start()
 
     def stop(self, reset: bool = False, timeout: float = 10.0) -> None:
-        """Close everything and wait up to `timeout` seconds for the threads; with `reset` clients see their connections break."""
+        """Close everything, wait up to `timeout` seconds for the threads; with `reset` connections break."""
         with self._lock:
             self._running = False
             connections = list(self._connections)

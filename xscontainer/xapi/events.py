@@ -19,7 +19,7 @@ CLASSES = ["vm", "vm_guest_metrics", "pool"]
 # Between two attempts to reach xapi, seconds. It is local and cheap to ask, and
 # everything waits for it, so the wait stays short however long it is away.
 RETRY_FIRST = 0.2
-RETRY_MOST = 2.0
+RETRY_MOST = 0.5
 
 
 class ResyncNeeded(Exception):
@@ -188,6 +188,7 @@ class Watch:
         while not self._stopped.is_set():
             if self._resync.is_set():
                 self._resync.clear()
+                self._prepare(self._session)
                 token = ""
             first = token == ""
             result = _poll(self._session, CLASSES, token, 0.0 if first else self._timeout)

@@ -71,7 +71,7 @@ def failure(details: "List[str]", method: str) -> XapiError:
     return _BY_CODE.get(code, XapiError)(f"{text}.", details=[code] + parameters)
 
 
-class Session(XenAPI.Session):  # type: ignore[misc]
+class Session(XenAPI.Session):
     """One login and one HTTP connection; for one thread at a time.
 
     ``session.xenapi.VM.get_record(ref)`` and the like, as with XenAPI itself.

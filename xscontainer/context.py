@@ -1,0 +1,88 @@
+"""The world as the plugin's functions see it: in the daemon, and in a process of their own."""
+
+import contextlib
+from typing import Iterator
+
+from xscontainer.access import Access, hang_up, require_running_here, session_pool
+from xscontainer.engine.api import Engine
+from xscontainer.errors import VMNotRegistered, XSContainerError
+from xscontainer.registry import Registry
+from xscontainer.settings import Settings
+from xscontainer.vmrecord import VMRecord
+from xscontainer.xapi import vm as xapi_vm
+from xscontainer.xapi.session import Session, SessionPool
+
+
+class LocalContext:
+    """Where no daemon runs: every call opens what it needs. (actions.Context says what a context offers.)
+
+    :param forwarding: logins for calls to other hosts, which may take long.
+    """
+
+    def __init__(self, settings: Settings, access: Access, forwarding: SessionPool) -> None:
+        self.settings = settings
+        self._access = access
+        self._forwarding = forwarding
+
+    def this_host_ref(self) -> str:
+        return self._access.facts.this_host
+
+    def session(self) -> "contextlib.AbstractContextManager[Session]":
+        return self._access.sessions.lease()
+
+    def forwarding_session(self) -> "contextlib.AbstractContextManager[Session]":
+        return self._forwarding.lease()
+
+    def vm(self, vm_uuid: str) -> VMRecord:
+        return self._access.sessions.run(lambda session: xapi_vm.record(session, vm_uuid))
+
+    @contextlib.contextmanager
+    def engine(self, vm_uuid: str) -> "Iterator[Engine]":
+        vm = self.vm(vm_uuid)
+        require_running_here(vm, self.this_host_ref())
+        engine, _ = self._access.open(vm)
+        try:
+            yield engine
+        finally:
+            hang_up(engine)
+
+    def registered(self, vm_uuid: str) -> None:
+        """Nobody to tell; in the daemon, the event stream tells within milliseconds."""
+
+    def deregistered(self, vm_uuid: str) -> None:
+        """As above."""
+
+
+class DaemonContext(LocalContext):
+    """In the daemon: what the event stream told, and the standing connections."""
+
+    def __init__(self, settings: Settings, access: Access, forwarding: SessionPool, registry: Registry) -> None:
+        super().__init__(settings, access, forwarding)
+        self._registry = registry
+
+    def vm(self, vm_uuid: str) -> VMRecord:
+        try:
+            return self._registry.monitor(vm_uuid).vm
+        except VMNotRegistered:
+            return super().vm(vm_uuid)
+
+    @contextlib.contextmanager
+    def engine(self, vm_uuid: str) -> "Iterator[Engine]":
+        try:
+            engine = self._registry.monitor(vm_uuid).engine()
+        except XSContainerError:
+            # Not connected at the moment. A person waits for this call: try at once, and say what is wrong.
+            with super().engine(vm_uuid) as engine:
+                yield engine
+            return
+        yield engine
+
+
+@contextlib.contextmanager
+def local_context(settings: Settings) -> "Iterator[LocalContext]":
+    """A context for one plugin call in a process of its own."""
+    sessions = session_pool(settings)
+    try:
+        yield LocalContext(settings, Access(settings, sessions), sessions)
+    finally:
+        sessions.close()

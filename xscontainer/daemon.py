@@ -1,0 +1,171 @@
+"""xscontainer-monitor: the service in dom0.
+
+It puts the parts together and keeps them running: the XAPI event stream, the
+registry with a monitor for each VM, and the socket on which the plugin hands
+in its calls. ``Daemon.run`` is its whole life.
+"""
+
+import argparse
+import logging
+import logging.handlers
+import os
+import signal
+import sys
+import threading
+import time
+from typing import List, Optional
+
+from xscontainer import __version__, plugin, settings, systemd
+from xscontainer.access import Access, login, read_facts, session_pool
+from xscontainer.context import DaemonContext
+from xscontainer.errors import SettingsError, XSContainerError
+from xscontainer.monitor import Monitor, Opener
+from xscontainer.publish import Publication, wipe
+from xscontainer.registry import Host, Registry, start_thread
+from xscontainer.server import Server
+from xscontainer.vmrecord import VMRecord
+from xscontainer.xapi.events import Batch, Watch
+from xscontainer.xapi.session import Session
+
+log = logging.getLogger(__name__)
+
+# A poll that xapi answers late is not yet a dead xapi, seconds.
+POLL_MARGIN = 15.0
+# Without systemd's watchdog the parts are looked at this often, seconds.
+HEALTH_INTERVAL = 10.0
+# The registry's thread may wait this long for XAPI before it counts as stuck, seconds.
+STUCK_AFTER = 180.0
+# Hundreds of threads that wait need little of the 8 MiB each that is usual.
+THREAD_STACK = 512 * 1024
+
+
+class Daemon:
+    """One host's monitor."""
+
+    def __init__(self, conf: settings.Settings) -> None:
+        self._settings = conf
+        self._sessions = session_pool(conf)
+        self._forwarding = session_pool(conf, conf.daemon.workers)
+        self._access = Access(conf, self._sessions)
+        self._host = Host()
+        self._opener = Opener(self._access.open, threading.Semaphore(conf.monitor.start_workers), self._unsettled)
+        self._registry = Registry(self._host, self._make_monitor, lambda vm: wipe(self._sessions, vm))
+        self._watch = Watch(
+            lambda: login(conf, conf.xapi.event_timeout + POLL_MARGIN), conf.xapi.event_timeout,
+            self._prepare, self._deliver, self._stream_lost)
+        self._context = DaemonContext(conf, self._access, self._forwarding, self._registry)
+        self._server = Server(
+            conf.daemon.socket, lambda argument: plugin.handle(argument, self._context), conf.daemon.workers)
+        self._threads: List[threading.Thread] = []
+
+    def run(self, stop: threading.Event) -> int:
+        """Until ``stop``; returns the exit code."""
+        threading.stack_size(THREAD_STACK)
+        self._server.start()
+        self._threads = [start_thread("registry", self._registry.run), start_thread("xapi-events", self._watch.run)]
+        systemd.notify("READY=1")
+        log.info("xscontainer-monitor %s is ready, calls are taken at %s", __version__, self._settings.daemon.socket)
+        try:
+            return self._stand_guard(stop)
+        finally:
+            systemd.notify("STOPPING=1")
+            self._stop()
+            log.info("xscontainer-monitor has stopped")
+
+    def _stand_guard(self, stop: threading.Event) -> int:
+        interval = systemd.watchdog_interval() or HEALTH_INTERVAL
+        resync_at = time.monotonic() + self._settings.monitor.resync_interval
+        while not stop.wait(interval):
+            dead = [thread.name for thread in self._threads if not thread.is_alive()]
+            if dead or time.monotonic() - self._registry.turned_at > STUCK_AFTER:
+                log.critical("%s: systemd has to start xscontainer-monitor again",
+                             f"the thread {dead[0]} ended by itself" if dead else "the registry is stuck")
+                return 1
+            systemd.notify("WATCHDOG=1", f"STATUS=monitoring {len(self._registry.records())} VMs")
+            if time.monotonic() >= resync_at:
+                resync_at = time.monotonic() + self._settings.monitor.resync_interval
+                self._watch.resync()
+        return 0
+
+    def _stop(self) -> None:
+        self._watch.stop()
+        self._server.stop()
+        self._registry.stop()
+        for thread in self._threads:
+            thread.join(40.0)
+        self._sessions.close()
+        self._forwarding.close()
+
+    def _make_monitor(self, vm: VMRecord) -> Monitor:
+        return Monitor(vm, self._opener, Publication(vm, self._sessions), self._settings)
+
+    def _unsettled(self, vm_uuid: str) -> None:
+        self._registry.check(vm_uuid)
+
+    # --- called by the event stream's thread ---------------------------------
+
+    def _prepare(self, session: Session) -> None:
+        facts = read_facts(session, self._settings.daemon.inventory)
+        self._access.update(facts)
+        self._host.ref, self._host.is_coordinator = facts.this_host, facts.is_coordinator
+
+    def _deliver(self, batch: Batch) -> None:
+        if batch.pool:
+            facts = self._access.facts._replace(pool=batch.pool)
+            self._access.update(facts)
+            if facts.is_coordinator != self._host.is_coordinator:
+                self._host.is_coordinator = facts.is_coordinator
+                self._watch.resync()  # every VM is to be judged anew
+        self._registry.deliver(batch)
+
+    def _stream_lost(self, error: Exception) -> None:
+        log.warning("the XAPI event stream broke and is opened again: %s", error)
+        self._sessions.forget()
+        self._forwarding.forget()
+
+
+def configure_logging(conf: settings.DaemonSettings) -> None:
+    """Lines for people, to the log file or else to stderr, which systemd keeps."""
+    handler: logging.Handler
+    if conf.log_file:
+        # Watched: logrotate moves the file away under us.
+        handler = logging.handlers.WatchedFileHandler(conf.log_file, encoding="utf-8")
+    else:
+        handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(threadName)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(conf.log_level.upper())
+    # A library's view of a connection that we report about ourselves.
+    for noisy in ("paramiko", "urllib3", "docker"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+
+
+def main(arguments: Optional[List[str]] = None) -> int:
+    """Entry point of xscontainer-monitor."""
+    parser = argparse.ArgumentParser(prog="xscontainer-monitor", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--config", metavar="FILE", help=f"settings file (default: ${settings.ENVIRONMENT_VARIABLE} "
+                                                         f"or {settings.DEFAULT_PATH})")
+    parser.add_argument("--version", action="version", version=__version__)
+    options = parser.parse_args(arguments)
+    try:
+        loaded = settings.load(options.config)
+    except SettingsError as exc:
+        print(f"xscontainer-monitor: {exc}", file=sys.stderr)
+        return 2
+    configure_logging(loaded.settings.daemon)
+    for warning in loaded.warnings:
+        log.warning("%s", warning)
+    os.umask(0o077)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        return Daemon(loaded.settings).run(stop)
+    except XSContainerError as exc:
+        log.critical("%s", exc)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,324 @@
+"""One VM's life: connect to its engine, publish, follow its events, and begin again when that ends.
+
+A monitor decides nothing about the pool: :mod:`xscontainer.registry` starts it,
+tells it of changes and stops it.
+"""
+
+import json
+import logging
+import random
+import threading
+import time
+from typing import Callable, Dict, NamedTuple, Optional, Tuple
+
+from xscontainer import keys, xmlform
+from xscontainer.access import Reach, Remembered, hang_up
+from xscontainer.engine.api import Engine
+from xscontainer.engine.events import EventStream
+from xscontainer.errors import (
+    ArgumentError,
+    EngineError,
+    GuestSilent,
+    GuestUnreachable,
+    TransportLost,
+    XapiError,
+    XSContainerError,
+)
+from xscontainer.model import EngineInfo, EngineVersion, containers_from_api
+from xscontainer.publish import Pacer, Publication
+from xscontainer.settings import Settings
+from xscontainer.vmrecord import VMRecord
+
+log = logging.getLogger(__name__)
+
+# Errors that a short outage shows too; the others are as true in ten seconds as now.
+_PASSING = (EngineError, GuestSilent, GuestUnreachable, TransportLost, XapiError)
+
+# Events taken from the stream before the list is asked for, however many more there are.
+_MOST_EVENTS = 1000
+
+
+class Backoff:
+    """How long to wait before the next try: a part of how long it has failed already, so that a
+    short outage is noticed to be over soon and a long one costs little. Pure.
+
+    :param shortest: seconds; the first wait.
+    :param longest: seconds.
+    """
+
+    PART = 0.25
+
+    def __init__(self, shortest: float, longest: float,
+                 jitter: "Callable[[], float]" = lambda: random.uniform(0.8, 1.2)) -> None:
+        self._shortest = shortest
+        self._longest = longest
+        self._jitter = jitter
+        self._since: Optional[float] = None
+
+    def fail(self, now: float) -> float:
+        """A try failed; returns the seconds to wait before the next."""
+        if self._since is None:
+            self._since = now
+        wait = max(self._shortest, (now - self._since) * self.PART)
+        return min(wait * self._jitter(), self._longest)
+
+    def outage(self, now: float) -> float:
+        """Seconds since the first failure; 0.0 if the last try succeeded."""
+        return 0.0 if self._since is None else now - self._since
+
+    def succeed(self) -> None:
+        self._since = None
+
+
+class Opener(NamedTuple):
+    """What a monitor needs of the world.
+
+    :ivar open: (VM, what worked last time) -> an open engine and what worked this time.
+    :ivar slots: bounds how many monitors connect at once.
+    :ivar unsettled: called with the VM's uuid when a write to XAPI failed.
+    """
+
+    open: "Callable[[VMRecord, Remembered], Tuple[Engine, Remembered]]"
+    slots: threading.Semaphore
+    unsettled: "Callable[[str], None]"
+
+
+class Monitor:
+    """The life of one VM's monitor, in a thread of its own from :meth:`start` to :meth:`stop`."""
+
+    def __init__(self, vm: VMRecord, opener: Opener, publication: Publication, settings: Settings,
+                 clock: "Callable[[], float]" = time.monotonic) -> None:
+        self._vm = vm
+        self._opener = opener
+        self.publication = publication
+        self._settings = settings
+        self._clock = clock
+        self._backoff = Backoff(settings.monitor.backoff_min, settings.monitor.backoff_max)
+        self._pacer = Pacer(settings.publish.burst, settings.publish.interval)
+        self._remembered = Remembered()
+        self._engine: Optional[Engine] = None
+        self._engine_of: Tuple[object, ...] = ()
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._woken = threading.Event()
+        self._documents: Dict[str, str] = {}
+        self._info: Optional[Tuple[EngineVersion, EngineInfo]] = None
+        self._last_error: Optional[XSContainerError] = None
+        self._thread = threading.Thread(target=self._run, name=f"monitor-{vm.uuid[:8]}", daemon=True)
+
+    # --- from other threads --------------------------------------------------
+
+    def start(self) -> None:
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    @property
+    def vm(self) -> VMRecord:
+        return self._vm
+
+    def update(self, vm: VMRecord) -> None:
+        """The VM changed. Ends a wait for the next try; ends a connection that is to another place now."""
+        with self._lock:
+            before, self._vm = self._vm, vm
+            engine = self._engine
+            elsewhere = engine is not None and self._engine_of != self._place(vm)
+        self.publication.observe(vm)
+        if elsewhere and engine is not None:
+            hang_up(engine)
+        if _reach_facts(before) != _reach_facts(vm):
+            self._woken.set()
+
+    def engine(self) -> Engine:
+        """The open engine, for an action.
+
+        :raises XSContainerError: there is none at the moment; says why.
+        """
+        engine = self._engine
+        if engine is None or engine.connection.closed:
+            raise self._last_error or GuestSilent(f"VM {self._vm.label} is being connected to.", "Repeat the call.")
+        return engine
+
+    def stop(self) -> None:
+        """End soon; see :meth:`join`. The publication is closed first, so that nothing is written any more."""
+        self.publication.close()
+        self._stopped.set()
+        self._woken.set()
+        engine = self._engine
+        if engine is not None:
+            hang_up(engine)
+
+    def join(self, timeout: float) -> bool:
+        """Wait for the end; whether it came in time."""
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    # --- the thread ----------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._live()
+            except Exception:  # noqa: BLE001 - the outermost handler: the VM stays monitored whatever happens
+                if not self._stopped.is_set():
+                    log.exception("VM %s: its monitor failed and begins again", self._vm.label)
+                    self._wait(self._backoff.fail(self._clock()))
+        self._disconnect()
+
+    def _live(self) -> None:
+        while not self._stopped.is_set():
+            self._woken.clear()
+            try:
+                self._follow(self._connected())
+            except XSContainerError as exc:
+                if self._stopped.is_set():
+                    return
+                self._failed(exc)
+
+    def _failed(self, error: XSContainerError) -> None:
+        self._last_error = error
+        if not isinstance(error, EngineError) or self._engine is None or self._engine.connection.closed:
+            self._disconnect()
+        first = self._backoff.outage(self._clock()) == 0.0
+        wait = self._backoff.fail(self._clock())
+        (log.warning if first else log.debug)("VM %s: %s: %s", self._vm.label, error.code, error)
+        lasting = self._backoff.outage(self._clock()) >= self._settings.publish.stale_after
+        if lasting or not isinstance(error, _PASSING):
+            self._show_failure(error)
+        elif self._settings.publish.stale_after > 0:
+            # Awake in time to say so, should it last.
+            wait = min(wait, max(0.01, self._settings.publish.stale_after - self._backoff.outage(self._clock())))
+        self._wait(wait)
+
+    def _show_failure(self, error: XSContainerError) -> None:
+        """A list nobody can vouch for is worse than none: show why there is none."""
+        self._info = None
+        self._documents = {keys.STATUS: json.dumps(
+            {"code": error.code, "message": _bounded(str(error))}, ensure_ascii=False)}
+        self._publish()
+
+    def _wait(self, seconds: float) -> None:
+        self._woken.wait(seconds)
+
+    def _place(self, vm: VMRecord) -> Tuple[object, ...]:
+        """Where the engine of this VM is: it changes with a reboot and with its settings."""
+        try:
+            return (vm.domid, Reach.of(vm.other_config, self._settings))
+        except ArgumentError as exc:
+            return (vm.domid, str(exc))
+
+    def _connected(self) -> Engine:
+        if self._engine is not None and not self._engine.connection.closed:
+            return self._engine
+        self._disconnect()
+        vm = self._vm
+        # A herd after a start shares the CPU in turns; a guest that hangs holds nobody up for long.
+        slot = self._opener.slots.acquire(timeout=2.0)
+        try:
+            engine, self._remembered = self._opener.open(vm, self._remembered)
+        finally:
+            if slot:
+                self._opener.slots.release()
+        with self._lock:
+            self._engine, self._engine_of = engine, self._place(vm)
+            elsewhere = self._place(self._vm) != self._engine_of
+        if elsewhere or self._stopped.is_set():
+            hang_up(engine)
+        return engine
+
+    def _disconnect(self) -> None:
+        with self._lock:
+            engine, self._engine = self._engine, None
+        if engine is not None:
+            hang_up(engine)
+
+    def _follow(self, engine: Engine) -> None:
+        """Publish, then follow events until the stream or something else breaks."""
+        events = engine.events()
+        try:
+            # Subscribed first and listed then: what happens in between is told, not missed.
+            self._list(engine)
+            self._refresh_info(engine)
+            self._publish()
+            if self._backoff.outage(self._clock()) > 0 or self._last_error is not None:
+                log.info("VM %s: its containers are shown again (%s)", self._vm.label, engine.connection.describe())
+            else:
+                log.info("VM %s: its containers are shown (%s)", self._vm.label, engine.connection.describe())
+            self._last_error = None
+            self._backoff.succeed()
+            self._serve(engine, events)
+        finally:
+            events.close()
+
+    def _serve(self, engine: Engine, events: EventStream) -> None:
+        relist = False
+        reread = self._clock() + self._settings.monitor.info_interval
+        while not self._stopped.is_set():
+            now = self._clock()
+            if relist and self._pacer.delay(now) == 0.0:
+                relist = False
+                self._list(engine)
+                if self._publish():
+                    self._pacer.spend(now)
+                continue
+            if now >= reread:
+                reread = now + self._settings.monitor.info_interval
+                self._list(engine)
+                self._refresh_info(engine)
+                if self._publish():
+                    self._pacer.spend(now)
+                continue
+            event = events.get(self._pacer.delay(now) if relist else reread - now)
+            if events.closed:  # by update() or stop()
+                return
+            for _ in range(_MOST_EVENTS):
+                if event is None:
+                    break
+                relist = relist or event.changes_list
+                if event.changes_info:
+                    reread = 0.0
+                event = events.get(0.0)
+
+    def _list(self, engine: Engine) -> None:
+        publish = self._settings.publish
+        found = containers_from_api(engine.containers(), publish.max_containers)
+        document = xmlform.docker_ps(found.containers, publish.max_bytes, found.left_out)
+        if document.left_out or document.dropped:
+            log.info("VM %s: its list is shortened: %d containers and the fields %s are left out",
+                     self._vm.label, document.left_out, ", ".join(document.dropped) or "none")
+        self._documents.pop(keys.STATUS, None)
+        self._documents[keys.PS] = document.text
+
+    def _refresh_info(self, engine: Engine) -> None:
+        version = EngineVersion.from_api(engine.version())
+        info = EngineInfo.from_api(engine.info())
+        if self._info is None or (version, info.stable_key()) != (self._info[0], self._info[1].stable_key()):
+            self._info = (version, info)
+            self._documents[keys.INFO] = xmlform.docker_info(info)
+            self._documents[keys.VERSION] = xmlform.docker_version(version)
+
+    def _publish(self) -> bool:
+        try:
+            return self.publication.show(self._documents)
+        except XapiError as exc:
+            # The engine is fine; the caretaker writes it as soon as XAPI takes it.
+            log.warning("VM %s: %s", self._vm.label, exc)
+            self._opener.unsettled(self._vm.uuid)
+            return True
+
+
+def _reach_facts(vm: VMRecord) -> Tuple[object, ...]:
+    """What decides whether a new try may fare better than the last: all but what we publish ourselves."""
+    config = {key: value for key, value in vm.other_config.items()
+              if key not in keys.PUBLISHED and key != keys.OWNER}
+    return (vm.networks, vm.domid, vm.guest_metrics, vm.power_state, config)
+
+
+def _bounded(text: str) -> str:
+    """Error texts quote guests; XAPI takes no control characters."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in text)[:500]
+
+

@@ -1,0 +1,208 @@
+"""Which VMs this host monitors: starts, stops and looks after their monitors.
+
+Runs in one thread, fed by a queue: the event stream only hands its batches in,
+and never waits for a VM.
+"""
+
+import logging
+import queue
+import threading
+import time
+from typing import Callable, Dict, List, Optional, Tuple, Union
+
+from xscontainer import eligibility
+from xscontainer.errors import VMNotRegistered, XapiError
+from xscontainer.monitor import Monitor
+from xscontainer.vmrecord import VMChange, VMRecord
+from xscontainer.xapi.events import Batch
+
+log = logging.getLogger(__name__)
+
+# How often monitors are looked after when nothing else happens, seconds.
+ROUND = 5.0
+# How long a monitor may take to end before that is an error worth a line in the log, seconds.
+ENDING = 30.0
+
+
+class Host:
+    """Who we are in the pool; the daemon keeps it up to date."""
+
+    def __init__(self, ref: str = "", is_coordinator: bool = False) -> None:
+        self.ref = ref
+        self.is_coordinator = is_coordinator
+
+
+class Registry:
+    """The monitors of this host's VMs.
+
+    :param host: read at each decision.
+    :param make_monitor: makes (does not start) the monitor of a VM.
+    :param wipe: removes what is published of a VM that has no monitor; may raise XapiError.
+    """
+
+    def __init__(self, host: Host, make_monitor: "Callable[[VMRecord], Monitor]",
+                 wipe: "Callable[[VMRecord], None]",
+                 clock: "Callable[[], float]" = time.monotonic) -> None:
+        self._host = host
+        self._make_monitor = make_monitor
+        self._wipe = wipe
+        self._clock = clock
+        self._queue: "queue.Queue[Union[Batch, str, None]]" = queue.Queue()
+        self._monitors: Dict[str, Monitor] = {}  # by VM uuid; changed by our thread only
+        self._records: Dict[str, VMRecord] = {}
+        self._checks: Dict[str, float] = {}  # VM uuid -> when to look at what it has published
+        self._ending: List[Tuple[Monitor, float]] = []
+        self._unwiped: Dict[str, Callable[[], None]] = {}  # by VM uuid
+        self.turned_at = clock()  # when the thread last went round: the watchdog looks at it
+
+    # --- from other threads --------------------------------------------------
+
+    def deliver(self, batch: Batch) -> None:
+        self._queue.put(batch)
+
+    def check(self, vm_uuid: str) -> None:
+        """See to it that what is published of a VM reaches XAPI."""
+        self._queue.put(vm_uuid)
+
+    def stop(self) -> None:
+        self._queue.put(None)
+
+    def monitor(self, vm_uuid: str) -> Monitor:
+        """:raises VMNotRegistered: this host does not monitor the VM."""
+        try:
+            return self._monitors[vm_uuid]
+        except KeyError:
+            raise VMNotRegistered(f"The containers of VM {vm_uuid} are not managed on this host.") from None
+
+    def records(self) -> "List[VMRecord]":
+        """The VMs monitored at the moment."""
+        return [monitor.vm for monitor in list(self._monitors.values())]
+
+    # --- the thread ----------------------------------------------------------
+
+    def run(self) -> None:
+        """Until :meth:`stop`; then every monitor is ended. What is published stays: a
+        restart of the service must not make containers vanish from every client."""
+        while True:
+            try:
+                item = self._queue.get(timeout=self._pause())
+            except queue.Empty:
+                item = ""
+            if item is None:
+                break
+            if isinstance(item, Batch):
+                self._apply(item)
+            elif item:
+                self._checks[item] = self._clock()
+            self._look_after()
+            self.turned_at = self._clock()
+        self._end()
+
+    def _pause(self) -> float:
+        due = min(self._checks.values(), default=float("inf"))
+        return min(max(due - self._clock(), 0.01), ROUND)
+
+    def _apply(self, batch: Batch) -> None:
+        for change in batch.changes:
+            self._decide(change)
+        if batch.full:
+            log.info("the pool has %d VMs with container management, %d of them are monitored here",
+                     sum(map(eligibility.enabled, self._records.values())), len(self._monitors))
+
+    def _decide(self, change: VMChange) -> None:
+        monitor = self._monitors.get(change.uuid)
+        vm = change.record
+        if vm is None:
+            self._records.pop(change.uuid, None)
+            self._unwiped.pop(change.uuid, None)
+            if monitor:
+                self._drop(monitor, "it is gone")
+            return
+        if eligibility.enabled(vm) or vm.published:
+            self._records[vm.uuid] = vm
+        else:
+            self._records.pop(vm.uuid, None)
+        decision = eligibility.decide(vm, self._host.ref, self._host.is_coordinator, monitor is not None)
+        if decision.action == eligibility.MONITOR:
+            if monitor is None:
+                self._start(vm)
+            else:
+                monitor.update(vm)
+                self._checks[vm.uuid] = self._clock()
+            return
+        if monitor:
+            self._drop(monitor, decision.reason)
+        if decision.action == eligibility.WIPE:
+            # The monitor knows what it wrote, which the snapshot may not show yet.
+            self._unwiped[vm.uuid] = monitor.publication.wipe if monitor else lambda: self._wipe(vm)
+
+    def _start(self, vm: VMRecord) -> None:
+        self._unwiped.pop(vm.uuid, None)
+        monitor = self._make_monitor(vm)
+        try:
+            monitor.start()
+        except RuntimeError as exc:  # no thread to be had; the next round tries again
+            log.error("VM %s: cannot be monitored now: %s", vm.label, exc)
+        self._monitors[vm.uuid] = monitor
+        log.debug("VM %s: monitored from now on", vm.label)
+
+    def _drop(self, monitor: Monitor, reason: str) -> None:
+        monitor.stop()
+        del self._monitors[monitor.vm.uuid]
+        self._checks.pop(monitor.vm.uuid, None)
+        self._ending.append((monitor, self._clock() + ENDING))
+        log.info("VM %s: no longer monitored here: %s", monitor.vm.label, reason)
+
+    def _look_after(self) -> None:
+        now = self._clock()
+        for uuid, wipe in list(self._unwiped.items()):
+            try:
+                wipe()
+            except XapiError:
+                self._checks[uuid] = now + 1.0
+                break
+            del self._unwiped[uuid]
+        for uuid in [uuid for uuid, due in self._checks.items() if due <= now]:
+            del self._checks[uuid]
+            self._settle(uuid)
+        for uuid, monitor in list(self._monitors.items()):
+            if not monitor.alive:
+                log.error("VM %s: its monitor ended by itself and is started again", monitor.vm.label)
+                self._start(monitor.vm)
+        self._ending = [(monitor, due) for monitor, due in self._ending if not self._ended(monitor, due)]
+
+    def _settle(self, uuid: str) -> None:
+        monitor = self._monitors.get(uuid)
+        if monitor is None:
+            return
+        again: Optional[float]
+        try:
+            again = monitor.publication.settle()
+        except XapiError as exc:
+            log.debug("VM %s: %s", monitor.vm.label, exc)
+            again = 1.0
+        if again is not None:
+            self._checks[uuid] = self._clock() + again
+
+    def _ended(self, monitor: Monitor, due: float) -> bool:
+        if monitor.join(0):
+            return True
+        if self._clock() > due:
+            log.error("VM %s: its monitor does not end", monitor.vm.label)
+            return True
+        return False
+
+    def _end(self) -> None:
+        for monitor in self._monitors.values():
+            monitor.stop()
+        deadline = self._clock() + ENDING
+        for monitor in list(self._monitors.values()) + [monitor for monitor, _ in self._ending]:
+            monitor.join(max(0.0, deadline - self._clock()))
+        self._monitors = {}
+
+
+def start_thread(name: str, run: "Callable[[], None]") -> threading.Thread:
+    """A thread of the daemon; its owner stops and joins it."""
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    return thread

@@ -29,7 +29,7 @@ lint:
 	@python=$$($(PREPARE) lint $(PYTHON)) || exit 1; status=0; \
 	$$python -m ruff check $(SOURCES) || status=1; \
 	$$python -m mypy || status=1; \
-	$$python -m vermin -q -t=3.6- --violations --no-tips --eval-annotations --no-parse-comments $(SOURCES) || status=1; \
+	$$(dirname $$python)/vermin -q -t=3.6- --violations --no-tips --eval-annotations $(SOURCES) || status=1; \
 	$$python -m pytest -q tests/test_layers.py || status=1; \
 	exit $$status
 

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import threading
 import time
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any, Dict, List, Optional, Sequence, Set, Union
 
 import docker
 
@@ -181,14 +181,27 @@ class RealEngine:
         _remove_quietly(self.socket_path)
 
     def _kill_rest(self) -> None:
-        """Shims, their containers and a containerd that outlived its dockerd."""
+        """Shims, their containers and whatever else of ours outlived its dockerd."""
         for _ in range(5):
             found = processes.mentioning(os.path.join(self.directory, "exec"))
             found |= processes.descendants(found)
+            for group in self._cgroups():
+                found |= _members(group)
+                # A paused container is frozen and dies of no signal.
+                _write_quietly(os.path.join(group, "freezer.state"), "THAWED")
+                _write_quietly(os.path.join(group, "cgroup.freeze"), "0")
             if not found:
                 return
             processes.kill(found)
             processes.wait_gone(found, 2.0)
+
+    def _cgroups(self) -> List[str]:
+        """Our groups under every cgroup hierarchy, deepest first."""
+        base = "/sys/fs/cgroup"
+        if not os.path.isdir(base):
+            return []
+        tops = [base] + [os.path.join(base, name) for name in os.listdir(base)]
+        return [root for top in tops for root, _, _ in os.walk(os.path.join(top, self._cgroup), topdown=False)]
 
     def _unmount(self) -> None:
         umount = processes.find_program("umount")
@@ -208,20 +221,17 @@ class RealEngine:
         return found
 
     def _remove_cgroups(self) -> None:
-        base = "/sys/fs/cgroup"
         deadline = time.monotonic() + 2.0
-        while os.path.isdir(base):
-            left = [top for top in [base] + [os.path.join(base, name) for name in os.listdir(base)]
-                    if os.path.isdir(os.path.join(top, self._cgroup))]
-            if not left or time.monotonic() > deadline:
+        while time.monotonic() < deadline:
+            left = self._cgroups()
+            if not left:
                 return
-            for top in left:
-                for root, _, _ in os.walk(os.path.join(top, self._cgroup), topdown=False):
-                    try:
-                        os.rmdir(root)
-                    except OSError:
-                        # The kernel lets go of a killed process' group a moment after its end.
-                        time.sleep(0.01)
+            for group in left:
+                try:
+                    os.rmdir(group)
+                except OSError:
+                    # The kernel lets go of a killed process' group a moment after its end.
+                    time.sleep(0.01)
 
     def log_tail(self, size: int = 2000) -> str:
         """The end of dockerd's log."""
@@ -315,3 +325,20 @@ def _remove_quietly(path: str) -> None:
         os.remove(path)
     except OSError:
         return
+
+
+def _write_quietly(path: str, text: str) -> None:
+    try:
+        # Not "w": that would try to create the file where the hierarchy has none.
+        with open(path, "r+", encoding="ascii") as file:
+            file.write(text)
+    except OSError:
+        return
+
+
+def _members(group: str) -> Set[int]:
+    try:
+        with open(os.path.join(group, "cgroup.procs"), encoding="ascii") as file:
+            return {int(line) for line in file}
+    except (OSError, ValueError):
+        return set()

@@ -1,0 +1,45 @@
+"""Host keys of a guest, made in this process: an ssh-keygen per guest would cost more than the guest."""
+
+import os
+from typing import NamedTuple
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+
+class HostKey(NamedTuple):
+    """A fresh host key: its algorithm, the public half in base64 and the private half as an OpenSSH PEM."""
+
+    algorithm: str
+    base64: str
+    private: bytes
+
+
+def make_host_key(kind: str = "ed25519") -> HostKey:
+    """A new key of kind ``ed25519``, ``ecdsa`` (P-256) or ``rsa`` (3072 bits).
+
+    :raises ValueError: another kind.
+    """
+    if kind == "ed25519":
+        key = ed25519.Ed25519PrivateKey.generate()
+    elif kind == "ecdsa":
+        key = ec.generate_private_key(ec.SECP256R1())
+    elif kind == "rsa":
+        key = rsa.generate_private_key(65537, 3072)
+    else:
+        raise ValueError(f"no such kind of host key: {kind}")
+    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+    )
+    algorithm, base64 = public.decode("ascii").split()[:2]
+    return HostKey(algorithm, base64, private)
+
+
+def write_private(path: str, data: bytes) -> None:
+    """Replace a file that only its owner may read."""
+    temporary = path + ".new"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+    os.replace(temporary, path)

@@ -2,8 +2,9 @@
 
 usage: extract.py DATA_DIR   (holding xenapi.json and xapi-26.1.4/*.json)
 
-Writes xscontainer/simulator/xapi/datamodel.json and tests/data/xapi/steps.json.gz. Only needed when
-XAPI's published data model or the recordings change; the results are kept in the repository.
+Writes xscontainer/simulator/xapi/datamodel.json, and beside this file xenapi.json.gz (the published model without
+its texts) and steps.json.gz. Only needed when XAPI's published data model or the recordings change; the results are
+kept in the repository.
 
 The published model lacks what xapi 26.1.4 has beyond it (VM_group, VM.call_host_plugin, some fields): that is
 taken from the recorded list of methods, the recorded permissions and records, and SUPPLEMENT below.
@@ -280,8 +281,38 @@ def recorded_defaults(steps: Dict[str, List[Dict[str, Any]]]) -> Dict[str, Any]:
     }
 
 
+def without_texts(model: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
+    """The published model as tests compare the simulator with it."""
+    return [
+        {
+            "name": c["name"],
+            "fields": [[f["name"], f["type"], f["qualifier"]] for f in c["fields"]],
+            "messages": [
+                {
+                    "name": m["name"],
+                    "params": [[p["name"], p["type"]] for p in m["params"]],
+                    "result": m["result"][0],
+                    "roles": m["roles"],
+                    "errors": [e["name"] for e in m["errors"]],
+                    "state": m["lifecycle"]["state"],
+                }
+                for m in c["messages"]
+            ],
+            "enums": {e["name"]: [v["name"] for v in e["values"]] for e in c["enums"]},
+        }
+        for c in model
+    ]
+
+
+def write_packed(name: str, value: Any) -> None:
+    """Write compressed JSON beside this file; the same value always gives the same bytes."""
+    with open(os.path.join(HERE, name), "wb") as raw:
+        with gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as packed:
+            packed.write(json.dumps(value, separators=(",", ":")).encode())
+
+
 def main(data_dir: str) -> None:
-    """Write both files."""
+    """Write the three files."""
     model = load(os.path.join(data_dir, "xenapi.json"))
     steps = {name: load(os.path.join(data_dir, "xapi-26.1.4", name + ".json")) for name in RECORDINGS}
     listed = next(s for s in steps["records"] if s["name"] == "listMethods")["reply"]
@@ -307,9 +338,8 @@ def main(data_dir: str) -> None:
     with open(target, "w", encoding="utf-8") as stream:
         json.dump(out, stream, separators=(",", ":"), ensure_ascii=False)
         stream.write("\n")
-    with open(os.path.join(HERE, "steps.json.gz"), "wb") as raw:
-        with gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) as packed:
-            packed.write(json.dumps(steps, separators=(",", ":")).encode())
+    write_packed("steps.json.gz", steps)
+    write_packed("xenapi.json.gz", without_texts(model))
 
 
 if __name__ == "__main__":

@@ -119,6 +119,12 @@ class Client:
         """Hang up."""
         self._connection.close()
 
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_exc: Any) -> None:
+        self.close()
+
     def post(self, path: str, body: bytes, content_type: str) -> Response:
         """Send one request and read its answer."""
         self._connection.request("POST", path, body, {"Content-Type": content_type})

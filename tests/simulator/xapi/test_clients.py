@@ -1,0 +1,154 @@
+"""Real clients against the simulator: the XenAPI module of PyPI and Vates' xen-api of npm."""
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from typing import Any, Dict, Iterator, List
+
+import pytest
+
+from tests.clients import node_packages
+from tests.need import need_program
+from tests.simulator.xapi.scenes import LABECHO, install
+from xscontainer.simulator.xapi import ROOT_PASSWORD, Pool
+
+XenAPI = pytest.importorskip("XenAPI")
+DEADLINE = 30.0
+FOLLOW = os.path.join(os.path.dirname(os.path.abspath(__file__)), "follow_pool.mjs")
+
+
+@pytest.fixture
+def pool(tmp_path: Any) -> Iterator[Pool]:
+    """Two hosts with a plugin, a user who may do everything."""
+    with Pool(str(tmp_path), hosts=2) as made:
+        made.add_user("admin", "admin-pw", "pool-admin")
+        for host in made.hosts:
+            install(host.plugin_dir, "labecho", "#!" + sys.executable + LABECHO)
+        yield made
+
+
+@pytest.fixture
+def session(pool: Pool) -> Iterator[Any]:
+    """A XenAPI session over TCP."""
+    made = XenAPI.Session("http://127.0.0.1:{}/".format(pool.coordinator.tcp_port))
+    made.xenapi.login_with_password("root", ROOT_PASSWORD, "1.0", "python")
+    yield made
+    made.xenapi.session.logout()
+    made("close")()
+
+
+def test_python_reads_and_writes_records(pool: Pool, session: Any) -> None:
+    """Records, fields and maps, and failures as exceptions."""
+    ref = pool.create_vm("one", other_config={"a": "1"}, networks={"0/ip": "127.7.0.2"})
+    record = session.xenapi.VM.get_record(ref)
+    assert (record["name_label"], record["power_state"], record["VCPUs_max"]) == ("one", "Running", "1")
+    metrics = session.xenapi.VM_guest_metrics.get_record(record["guest_metrics"])
+    assert metrics["networks"] == {"0/ip": "127.7.0.2"}
+    session.xenapi.VM.add_to_other_config(ref, "b", "2")
+    assert pool.other_config(ref)["b"] == "2"
+    with pytest.raises(XenAPI.Failure) as caught:
+        session.xenapi.VM.add_to_other_config(ref, "b", "3")
+    assert caught.value.details == ["MAP_DUPLICATE_KEY", "VM", "other_config", ref, "b"]
+    assert set(session.xenapi.VM.get_all_records()) == set(pool.records("VM"))
+
+
+def test_python_follows_events(pool: Pool, session: Any) -> None:
+    """A local superuser may spell it event_from; a change arrives as one event with the whole record."""
+    ref = pool.create_vm("one")
+    batch = session.xenapi.event_from(["vm", "vm_guest_metrics"], "", 1.0)
+    assert {e["ref"] for e in batch["events"] if e["class"] == "vm"} == set(pool.records("VM"))
+    pool.set_networks(ref, {"0/ip": "127.7.0.9"})
+    pool.set_key(ref, "k", "v")
+    seen = session.xenapi.event_from(["vm", "vm_guest_metrics"], batch["token"], 1.0)
+    assert {(e["class"], e["operation"]) for e in seen["events"]} == {("vm", "mod"), ("vm_guest_metrics", "mod")}
+    assert seen["valid_ref_counts"]["vm"] == 3
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_python_calls_a_plugin(pool: Pool, session: Any, number: int) -> None:
+    """On the coordinator with the caller's session, on a member with another."""
+    told = json.loads(session.xenapi.host.call_plugin(pool.hosts[number].ref, "labecho", "fn", {"é": "<&>"}))
+    assert (told["fn"], told["args"], told["cwd"]) == ("fn", {"é": "<&>"}, "/")
+    assert (told["session"] == session.handle) == (number == 0)
+    assert set(told["env"]) <= {"PATH", "LC_CTYPE"}
+
+
+class _Follower:
+    """The node process that follows the pool."""
+
+    def __init__(self, pool: Pool, vm: str) -> None:
+        library = str(node_packages() / "node_modules" / "xen-api" / "index.mjs")
+        host = pool.hosts[1]
+        url = "http://127.0.0.1:{}".format(pool.coordinator.tcp_port)
+        command = [need_program("node", "nodejs"), FOLLOW, library, url, pool.vm(vm)["uuid"], host.uuid, "labecho"]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._lines: List[bytes] = []
+        self._rest = b""
+
+    def order(self, word: str) -> None:
+        assert self._process.stdin
+        self._process.stdin.write(word.encode() + b"\n")
+        self._process.stdin.flush()
+
+    def next(self) -> Dict[str, Any]:
+        """What it says next."""
+        assert self._process.stdout
+        deadline = time.monotonic() + DEADLINE
+        while not self._lines:
+            ready, _w, _x = select.select([self._process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+            assert ready, "node says nothing"
+            data = os.read(self._process.stdout.fileno(), 65536)
+            assert data, "node has ended"
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            self._lines += lines
+        told: Dict[str, Any] = json.loads(self._lines.pop(0).decode())
+        return told
+
+    def close(self) -> None:
+        try:
+            self.order("end")
+            self._process.wait(DEADLINE)
+        except (OSError, subprocess.TimeoutExpired):
+            self._process.kill()
+            self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream
+            stream.close()
+
+
+@pytest.fixture
+def vm(pool: Pool) -> str:
+    """A running VM."""
+    return pool.create_vm("one", other_config={"xscontainer-monitor": "True"})
+
+
+@pytest.fixture
+def follower(pool: Pool, vm: str) -> Iterator[_Follower]:
+    """A node process with xen-api."""
+    made = _Follower(pool, vm)
+    yield made
+    made.close()
+
+
+@pytest.mark.real
+def test_node_follows_the_pool(pool: Pool, vm: str, follower: _Follower) -> None:
+    """xen-api connects, fetches every object, sees a key change and a plugin's answer, watches a task."""
+    first = follower.next()
+    assert (first["saw"], first["name"], first["pool"]) == ("fetched", "one", "pool")
+    assert first["objects"] >= len(pool.records("VM")) + len(pool.records("host"))
+    pool.set_key(vm, "docker_ps", "<docker_ps/>")
+    assert follower.next() == {"saw": "change", "value": "<docker_ps/>"}
+    pool.remove_key(vm, "docker_ps")
+    assert follower.next() == {"saw": "change", "value": None}
+    follower.order("call")
+    called = follower.next()
+    assert (called["saw"], json.loads(called["value"])["args"]) == ("called", {"a": "1"})
+    assert follower.next() == {"saw": "refused", "code": "XENAPI_MISSING_PLUGIN", "params": ["nosuch"]}
+    follower.order("task")
+    assert json.loads(follower.next()["result"])["fn"] == "hello"
+    follower.order("write")
+    assert follower.next() == {"saw": "written"}
+    assert pool.other_config(vm)["from-node"] == "é"

@@ -10,7 +10,7 @@ from requests.adapters import BaseAdapter
 from requests.structures import CaseInsensitiveDict
 
 from xscontainer.engine.connection import Connection, EngineStream
-from xscontainer.engine.exchange import Answer, exchange, parse_json
+from xscontainer.engine.exchange import Answer, decode_json, exchange
 from xscontainer.errors import EngineLost, EngineTimeout, TransportLost
 
 BASE_URL = "http+engine://engine"
@@ -21,7 +21,8 @@ class EngineResponse(requests.Response):
     """A response from a guest: its JSON is decoded within bounds, its text never guessed at."""
 
     def json(self, **kwargs: Any) -> Any:
-        return parse_json(self.content)
+        """:raises ValueError: it is none; docker's client then takes the body for the engine's words."""
+        return decode_json(self.content)
 
 
 class EngineAdapter(BaseAdapter):

@@ -154,8 +154,9 @@ class Engine:
 
     # --- how
 
-    def _call(self, doing: str, verb: Callable[[EngineClient], Any], container: str = "", patience: float = 0.0) -> Any:
-        if container and not _CONTAINER.match(container):
+    def _call(self, doing: str, verb: Callable[[EngineClient], Any], container: Optional[str] = None,
+              patience: float = 0.0) -> Any:
+        if container is not None and not _CONTAINER.match(container):
             raise ArgumentError(f"{failures.words(container)} is no id or name of a container.")
 
         def once(version: str) -> Any:
@@ -196,12 +197,12 @@ class Engine:
                 client.close()
 
     @staticmethod
-    def _said(doing: str, call: Callable[[], Result], container: str = "") -> Result:
+    def _said(doing: str, call: Callable[[], Result], container: Optional[str] = None) -> Result:
         with failures.translating(doing, failures.API_SIDE):
             try:
                 return call()
             except docker.errors.APIError as error:
-                raise failures.refusal(error.status_code or 0, str(error.explanation or ""), doing,
+                raise failures.refusal(error.status_code or 0, error.explanation, doing,
                                        container) from error
 
 

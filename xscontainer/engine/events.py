@@ -8,9 +8,9 @@ from urllib.parse import urlencode
 
 from xscontainer.engine import failures
 from xscontainer.engine.connection import Connection, EngineStream
-from xscontainer.engine.exchange import begin, parse_json, read_body
+from xscontainer.engine.exchange import begin, parse_json
 from xscontainer.engine.lines import LineFeeder
-from xscontainer.errors import EngineLost, XSContainerError
+from xscontainer.errors import EngineGarbage, EngineLost, EngineTooOld, XSContainerError
 from xscontainer.model import EngineEvent
 
 # The rest (exec_*, top, attach, resize ...) is noise, and must not wake anybody; "died" and "remove" are podman's.
@@ -109,15 +109,21 @@ def subscribe(connection: Connection, version: str, timeout: float, filters: str
         answer = begin(stream, "GET", f"/v{version}/events{query}", {"Host": "engine"})
         if answer.status == 200:
             stream.deadline = None
-            return EventStream(stream, answer.chunked, answer.begun)
-        with failures.translating("Following the engine's events", failures.API_SIDE):
-            said = read_body(answer.response, 65536).decode("utf-8", "replace")
-        error = failures.refusal(answer.status, said, "Following the engine's events")
+            return EventStream(stream, answer.chunked, answer.body)
     except BaseException:
         stream.close()
         raise
     stream.close()
-    if answer.status == 400 and filters and type(error) is failures.errors.EngineRefused:
+    error = failures.refusal(answer.status, _said(answer.body), "Following the engine's events")
+    if answer.status == 400 and filters and not isinstance(error, EngineTooOld):
         # An engine that does not know one of the filters; EventStream sifts by itself too.
         return subscribe(connection, version, max(0.0, deadline - time.monotonic()), "")
     raise error
+
+
+def _said(body: bytes) -> object:
+    """The engine's own words in the body of a refusal."""
+    try:
+        return parse_json(body)["message"]
+    except (EngineGarbage, LookupError, TypeError):
+        return body

@@ -3,7 +3,7 @@
 import http.client
 import io
 import json
-from typing import Any, Dict, Mapping, NamedTuple, Optional
+from typing import Any, Mapping, NamedTuple, Optional, Tuple
 
 from xscontainer.engine import failures
 from xscontainer.engine.connection import EngineStream, StreamReader
@@ -46,18 +46,19 @@ class _HTTP(http.client.HTTPConnection):
         self.sock = self.borrowed = _Borrowed(stream)  # type: ignore[assignment]
 
 
-class OpenAnswer(NamedTuple):
-    """An answer of which only the head was read. ``begun``: bytes of the body that came with it, still chunked
-    if ``chunked``."""
+class Begun(NamedTuple):
+    """An answer of which only the head was read, unless it is an error: then ``body`` is all of it.
+
+    :ivar body: what came with the head, still chunked if ``chunked``.
+    """
 
     status: int
     chunked: bool
-    begun: bytes
-    response: http.client.HTTPResponse
+    body: bytes
 
 
 def _ask(stream: EngineStream, method: str, url: str, body: Optional[bytes],
-         headers: Mapping[str, str]) -> "tuple[_HTTP, http.client.HTTPResponse]":
+         headers: Mapping[str, str]) -> Tuple[_HTTP, http.client.HTTPResponse]:
     connection = _HTTP(stream)
     connection.request(method, url, body=body, headers=dict(headers))
     return connection, connection.getresponse()
@@ -73,8 +74,11 @@ def exchange(stream: EngineStream, method: str, url: str, body: Optional[bytes] 
     stream.budget = most_bytes + HEAD_BYTES
     with failures.translating("The exchange with the engine", failures.API_SIDE):
         _, response = _ask(stream, method, url, body, headers or {})
-        content = read_body(response, most_bytes)
-        keep = not response.will_close and response.isclosed()
+        try:
+            content = read_body(response, most_bytes)
+            keep = not response.will_close
+        finally:
+            response.close()
         return Answer(response.status, response.reason, dict(response.getheaders()), content, keep)
 
 
@@ -94,20 +98,24 @@ def read_body(response: http.client.HTTPResponse, most_bytes: int) -> bytes:
         pieces.append(piece)
     if response.length:
         raise http.client.IncompleteRead(b"", response.length)
-    response.close()
     return b"".join(pieces)
 
 
-def begin(stream: EngineStream, method: str, url: str, headers: Optional[Mapping[str, str]] = None) -> OpenAnswer:
-    """Send a request and read only the head of the answer; the caller reads on from ``stream``."""
+def begin(stream: EngineStream, method: str, url: str, headers: Optional[Mapping[str, str]] = None) -> Begun:
+    """Send a request and read the head of the answer; the caller reads on from ``stream``.
+
+    :raises XSContainerError: as ``exchange``.
+    """
     stream.budget = HEAD_BYTES
     with failures.translating("The exchange with the engine", failures.API_SIDE):
         connection, response = _ask(stream, method, url, None, headers or {})
-        begun = b""
-        if response.status == 200:
+        try:
+            if response.status != 200:
+                return Begun(response.status, False, read_body(response, HEAD_BYTES))
             connection.borrowed.raw.at_hand = True
-            begun = response.fp.read1(1 << 20)
-        return OpenAnswer(response.status, bool(response.chunked), begun, response)
+            return Begun(200, bool(response.chunked), response.fp.read1(HEAD_BYTES))
+        finally:
+            response.close()
 
 
 def _bounded_int(digits: str) -> int:
@@ -119,20 +127,20 @@ def _bounded_int(digits: str) -> int:
 _DECODER = json.JSONDecoder(parse_int=_bounded_int)
 
 
-def parse_json(body: bytes) -> Any:
+def decode_json(body: bytes) -> Any:
     """The value in a JSON document from a guest.
 
-    :raises EngineGarbage: it is no JSON, or nested too deep, or has numbers of absurd length.
+    :raises ValueError: it is no JSON, or nested too deep, or has numbers of absurd length.
     """
     try:
         return _DECODER.decode(body.decode("utf-8", "replace"))
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+
+
+def parse_json(body: bytes) -> Any:
+    """As ``decode_json``, but raises EngineGarbage."""
+    try:
+        return decode_json(body)
+    except ValueError as error:
         raise EngineGarbage(f"The engine's answer is not JSON: {failures.words(error)}.") from error
-
-
-def parse_object(body: bytes) -> Dict[str, Any]:
-    """As ``parse_json``, but the value must be an object."""
-    value = parse_json(body)
-    if not isinstance(value, dict):
-        raise EngineGarbage(f"The engine's answer is a {type(value).__name__} where an object was expected.")
-    return value

@@ -155,17 +155,17 @@ def words(value: object) -> str:
 _VERSION_MISMATCH = re.compile(r"client (version|is too|API version)|client is newer|API version", re.IGNORECASE)
 
 
-def refusal(status: int, explanation: str, doing: str, container: str = "") -> XSContainerError:
+def refusal(status: int, explanation: object, doing: str, container: Optional[str] = None) -> XSContainerError:
     """Our error for an HTTP ``status`` of 400 or more.
 
-    :param explanation: the engine's own words.
-    :param container: the container the request was about, "" if none.
+    :param explanation: the engine's own words: text or bytes, if it keeps to the API.
+    :param container: the container the request was about.
     """
     said = words(explanation) if explanation else f"HTTP status {status}"
-    if status == 404 and container:
+    if status == 404 and container is not None:
         return errors.ContainerNotFound(f"The engine knows no container {container}.")
     if status == 409:
         return errors.ContainerConflict(f"{doing} failed: {said}.")
-    if status == 400 and _VERSION_MISMATCH.search(explanation):
+    if status == 400 and _VERSION_MISMATCH.search(said):
         return errors.EngineTooOld(f"{doing} failed: {said}.")
     return errors.EngineRefused(f"{doing} failed: {said}.")

@@ -10,12 +10,12 @@ from xscontainer.engine import failures, hostkeys, tunnel
 from xscontainer.engine.channel import ChannelStream
 from xscontainer.engine.connection import Connection
 from xscontainer.engine.dial import dial
-from xscontainer.engine.keypair import load_private_key, new_key_pair, public_line
+from xscontainer.engine.keypair import KeyPair, load_private_key, new_key_pair, public_line
 from xscontainer.engine.transport import GuestTransport
 from xscontainer.errors import EngineTimeout, GuestSilent, KeyNotAccepted, TransportLost
 from xscontainer.settings import EngineSettings, SSHSettings
 
-__all__ = ["SSHConnection", "Target", "connect", "load_private_key", "new_key_pair", "public_line"]
+__all__ = ["KeyPair", "SSHConnection", "Target", "connect", "load_private_key", "new_key_pair", "public_line"]
 
 HANDSHAKE_POLL = 0.25  # seconds; how finely paramiko measures its own deadlines during a handshake
 
@@ -96,7 +96,8 @@ class SSHConnection(Connection):
         It runs in the connection's own thread and must not block; at once, here, if it has ended already.
         """
         with self._lock:
-            if not self._told:
+            # closed without being told: it ended before __init__ could ask to be told.
+            if not self._told and not self.closed:
                 self._on_lost.append(callback)
                 return
         callback()
@@ -128,17 +129,19 @@ def connect(target: Target, private_key: paramiko.PKey, ssh: SSHSettings, engine
         answered.sock.close()
         raise
     try:
-        with failures.translating(f"The SSH connection to {where}", failures.SSH_SIDE):
-            transport.engine_socket = target.socket
-            transport.name = f"ssh {answered.address}"
+        transport.engine_socket = target.socket
+        transport.name = f"ssh {answered.address}"
+        doing = f"The SSH connection to {where}"
+        with failures.translating(doing, failures.SSH_SIDE):
             shown = _exchange_keys(transport, pinned, ssh, where)
-            hostkeys.check(shown, pinned, where)
-            if pinned is None and on_host_key is not None:
-                on_host_key(shown.base64, shown.fingerprint)
+        hostkeys.check(shown, pinned, where)
+        if pinned is None and on_host_key is not None:
+            on_host_key(shown.base64, shown.fingerprint)
+        with failures.translating(doing, failures.SSH_SIDE):
             _log_in(transport, target.user, private_key, ssh.auth_timeout, where)
-            connection = SSHConnection(transport, target, answered.address, shown, engine.max_channels)
-            transport.watch(ssh.poll, ssh.keepalive, ssh.dead_after)
-            return connection
+        connection = SSHConnection(transport, target, answered.address, shown, engine.max_channels)
+        transport.watch(ssh.poll, ssh.keepalive, ssh.dead_after)
+        return connection
     except BaseException:
         transport.close()
         raise

@@ -185,11 +185,12 @@ class Tunnel:
         """Name the cause if the guest can tell: no such socket, or not for this user. Else just return."""
         path = self._transport.engine_socket
         listed = self._run("env LC_ALL=C ls -ldnL " + path, deadline)
-        if "No such file" in listed.text:
+        named = listed.status not in _NOT_FOUND and path in listed.text
+        if named and "No such file" in listed.text:
             raise EngineUnavailable(f"There is no {path} in the VM.")
-        if listed.status > 0 and _DENIED.search(listed.text):
+        if named and listed.status > 0 and _DENIED.search(listed.text):
             raise EngineForbidden(f"The SSH user may not even look at {path} in the VM.")
-        if listed.status != 0 or path not in listed.text:
+        if not named or listed.status != 0:
             return  # no shell for us, or a strange one
         if not listed.text.startswith("s"):
             raise EngineUnavailable(f"{path} in the VM is no socket.")
@@ -205,8 +206,7 @@ class Tunnel:
         if any(_REFUSED.search(text) for text in ran):
             raise EngineUnavailable(f"Nobody listens on {path} in the VM.")
         name = path.rsplit("/", 1)[1]
-        sockets = self._run("grep -F " + name + " /proc/net/unix", deadline)
-        if sockets.status == 1 and not sockets.text:
+        if self._run("grep -c -F -e " + name + " /proc/net/unix", deadline).text == "0":
             raise EngineUnavailable(f"Nobody listens on {path} in the VM.")
 
 

@@ -1,0 +1,501 @@
+"""The verbs and the event stream against engines that say what the test wants; no SSH in between."""
+
+import json
+import socket
+import threading
+import time
+from typing import Any, Callable, List
+
+import pytest
+
+from tests.engine.conftest import ENGINE
+from tests.engine.peers import OK_PING, Script, Server, SocketConnection, http_answer
+from xscontainer.engine import api
+from xscontainer.errors import (
+    ArgumentError,
+    ContainerConflict,
+    ContainerNotFound,
+    EngineError,
+    EngineGarbage,
+    EngineLost,
+    EngineRefused,
+    EngineTimeout,
+    EngineTooMuch,
+    EngineTooOld,
+    EngineUnavailable,
+)
+
+ID = "a" * 64
+
+
+def engine_of(connection: SocketConnection, **settings: Any) -> api.Engine:
+    return api.Engine(connection, ENGINE._replace(**settings), api_version=None)
+
+
+# --- what there is
+
+
+def test_the_verbs_ask_what_the_api_describes(plain: SocketConnection, socket_path: str) -> None:
+    none = b"HTTP/1.1 204 No Content\r\n\r\n"
+    script = Script({f"/{verb}": none for verb in ("start", "stop", "restart", "pause", "unpause")})
+    script.answers.update({"/containers/json": http_answer(b'[{"Id": "x"}, 7]'), "/info": http_answer(b'{"Name": "n"}'),
+                           f"/{ID}/json": http_answer(b'{"Id": "y"}'),
+                           "/top": http_answer(b'{"Titles": ["PID", "CMD"], "Processes": [["1", "sh"], 7]}')})
+    with Server(script, socket_path) as server:
+        engine = engine_of(plain)
+        assert engine.containers() == [{"Id": "x"}]
+        assert engine.info() == {"Name": "n"}
+        assert engine.version()["Version"] == "20.10.0"
+        assert engine.inspect(ID) == {"Id": "y"}
+        assert engine.top(ID) == (("PID", "CMD"), (("1", "sh"),))
+        for verb in ("start", "stop", "restart", "pause", "unpause"):
+            getattr(engine, verb)(ID)
+        engine.close()
+        assert server.connections == 1
+    assert script.asked[0] == "GET /version"
+    assert script.asked[1].startswith("GET /v1.41/containers/json?")
+    assert set(script.asked[1].split("?")[1].split("&")) >= {"all=1", "size=0"}
+    assert script.asked[2:] == ["GET /v1.41/info", "GET /version", f"GET /v1.41/containers/{ID}/json",
+                                f"GET /v1.41/containers/{ID}/top", f"POST /v1.41/containers/{ID}/start",
+                                f"POST /v1.41/containers/{ID}/stop", f"POST /v1.41/containers/{ID}/restart?t=10",
+                                f"POST /v1.41/containers/{ID}/pause", f"POST /v1.41/containers/{ID}/unpause"]
+
+
+def test_already_in_that_state_is_success(plain: SocketConnection, socket_path: str) -> None:
+    with Server(Script({"/start": b"HTTP/1.1 304 Not Modified\r\n\r\n"}), socket_path):
+        engine = engine_of(plain)
+        engine.start(ID)
+        engine.close()
+
+
+@pytest.mark.parametrize("status, body, expected, word", [
+    ("404 Not Found", b'{"message": "No such container: x"}', ContainerNotFound, ID),
+    ("409 Conflict", b'{"message": "Container is not paused"}', ContainerConflict, "is not paused"),
+    ("500 Internal Server Error", b'{"message": "cannot \\u0007 start\\nit"}', EngineRefused, "start it"),
+    ("503 Service Unavailable", b"busy", EngineRefused, "busy"),
+    ("400 Bad Request", b'{"message": "bad"}', EngineRefused, "bad"),
+    ("500 Internal Server Error", b"", EngineRefused, "500"),
+    ("500 Internal Server Error", b"\xff\xfe" * 5000, EngineRefused, ""),
+    ("500 Internal Server Error", b'["message"]', EngineGarbage, ""),
+    ("400 Bad Request", b'{"message": {"a": [1]}}', EngineRefused, ""),
+    ("302 Found", b"", EngineGarbage, ""),
+], ids=range(10))
+def test_a_refusal_is_told_in_the_engines_words(plain: SocketConnection, socket_path: str, status: str, body: bytes,
+                                                expected: Any, word: str) -> None:
+    with Server(Script({"/json": http_answer(body, status)}), socket_path):
+        engine = engine_of(plain)
+        with pytest.raises(EngineError) as caught:
+            engine.inspect(ID)
+        engine.close()
+    assert type(caught.value) is expected
+    assert word in str(caught.value)
+    assert len(str(caught.value)) < 600 and "\n" not in str(caught.value) and "\x07" not in str(caught.value)
+
+
+@pytest.mark.parametrize("container", ["", "-x", "a/b", "a b", "../x", "a?b", "a\n", "é", "x" * 256, "."], ids=repr)
+def test_a_name_no_container_has_is_not_asked_for(plain: SocketConnection, container: str) -> None:
+    with pytest.raises(ArgumentError):
+        engine_of(plain).inspect(container)
+    assert plain.opened == 0
+
+
+def test_a_redirect_is_not_followed(plain: SocketConnection, socket_path: str) -> None:
+    with Server(lambda peer: None) as other:
+        answer = (f"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:{other.port}/v1.41/info\r\n"
+                  "Content-Length: 0\r\n\r\n").encode()
+        with Server(Script({"/info": answer}), socket_path):
+            engine = engine_of(plain)
+            with pytest.raises(EngineGarbage):
+                engine.info()
+            engine.close()
+        assert other.connections == 0
+
+
+def test_the_environment_has_no_say(plain: SocketConnection, socket_path: str, tmp_path: Any,
+                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.json").write_text('{"HttpHeaders": {"X-Secret": "1"}, "proxies": {}}')
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    monkeypatch.setenv("DOCKER_HOST", "tcp://192.0.2.1:1")
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://192.0.2.1:1")
+    heads: List[str] = []
+
+    def note(peer: socket.socket, head: str) -> None:
+        heads.append(head)
+        peer.sendall(http_answer(b"{}"))
+
+    with Server(Script({"/info": note}), socket_path):
+        engine = engine_of(plain)
+        assert engine.info() == {}
+        engine.close()
+    assert "X-Secret" not in heads[0]
+
+
+# --- which version of the API
+
+
+@pytest.mark.parametrize("newest, oldest, spoken", [
+    ("1.41", "1.12", "1.41"), ("1.24", "1.12", "1.24"), ("1.51", "1.44", "1.44"), ("1.52", "1.48", "1.48"),
+    ("1.24", None, "1.24"), ("1.100", "1.24", "1.44"), ("2.0", "1.44", "1.44"),
+])
+def test_negotiation(newest: str, oldest: Any, spoken: str) -> None:
+    assert api.negotiate({"ApiVersion": newest, "MinAPIVersion": oldest}) == spoken
+
+
+@pytest.mark.parametrize("newest", ["1.23", "1.9", "0.99"])
+def test_too_old(newest: str) -> None:
+    with pytest.raises(EngineTooOld):
+        api.negotiate({"ApiVersion": newest})
+
+
+@pytest.mark.parametrize("newest", [None, 1.41, "", "1.41/../..", "1.41\n", "1." + "9" * 100, "1.41 ", []])
+def test_no_version(newest: Any) -> None:
+    with pytest.raises(EngineGarbage):
+        api.negotiate({"ApiVersion": newest})
+
+
+def test_an_engine_updated_meanwhile(plain: SocketConnection, socket_path: str) -> None:
+    script = Script({"/containers/json": http_answer(b"[]")})
+    with Server(script, socket_path):
+        engine = engine_of(plain)
+        assert engine.containers() == []
+
+        def refuse_old(peer: socket.socket, head: str) -> None:
+            if "/v1.44/" in head:
+                peer.sendall(http_answer(b"[{}]"))
+            else:
+                peer.sendall(http_answer(b'{"message": "client version 1.41 is too old. Minimum supported API version '
+                                         b'is 1.44, please upgrade your client to a newer version"}', "400 Bad Request"))
+
+        script.answers["/containers/json"] = refuse_old
+        script.answers["/version"] = http_answer(b'{"ApiVersion": "1.52", "MinAPIVersion": "1.44"}')
+        assert engine.containers() == [{}]
+        engine.close()
+
+
+# --- what no engine should do
+
+
+def _raw(body: bytes) -> bytes:
+    return body
+
+
+HUGE = b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999\r\n\r\n"
+
+
+def _endless(peer: socket.socket, head: str) -> None:
+    peer.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    while True:
+        peer.sendall(b"8000\r\n" + b" " * 0x8000 + b"\r\n")
+
+
+def _endless_head(peer: socket.socket, head: str) -> None:
+    peer.sendall(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        peer.sendall(b"X: " + b"y" * 1000 + b"\r\n")
+
+
+def _endless_status(peer: socket.socket, head: str) -> None:
+    while True:
+        peer.sendall(b"x" * 65536)
+
+
+def _endless_interim(peer: socket.socket, head: str) -> None:
+    while True:
+        peer.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
+
+
+def _slowly(peer: socket.socket, head: str) -> None:
+    for byte in http_answer(b"{}" + b" " * 1000):
+        peer.sendall(bytes([byte]))
+        time.sleep(0.02)
+
+
+def _never(peer: socket.socket, head: str) -> None:
+    peer.recv(1)
+
+
+def _half(peer: socket.socket, head: str) -> None:
+    peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+    peer.shutdown(socket.SHUT_RDWR)
+
+
+def _half_chunked(peer: socket.socket, head: str) -> None:
+    peer.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10\r\n{")
+    peer.shutdown(socket.SHUT_RDWR)
+
+
+def _hang_up(peer: socket.socket, head: str) -> None:
+    peer.shutdown(socket.SHUT_RDWR)
+
+
+MISBEHAVIOUR = [
+    (b"\x00\xff" * 1000 + b"\r\n\r\n", EngineGarbage),
+    (b"SSH-2.0-OpenSSH\r\n\r\n", EngineGarbage),
+    (http_answer(b"not json"), EngineGarbage),
+    (http_answer(b""), EngineGarbage),
+    (http_answer(b"[1]"), EngineGarbage),
+    (http_answer(b"null"), EngineGarbage),
+    (http_answer(b"[" * 100000), EngineGarbage),
+    (http_answer(b'{"a": ' + b"9" * 200000 + b"}"), EngineGarbage),
+    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", EngineLost),
+    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffff\r\n{}", (EngineLost, EngineTimeout)),
+    (b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n", (EngineLost, EngineTimeout)),
+    (HUGE, EngineTooMuch), (_endless, EngineTooMuch), (_endless_head, (EngineGarbage, EngineTooMuch)),
+    (_endless_status, EngineTooMuch), (_endless_interim, EngineTooMuch),
+    (_slowly, EngineTimeout), (_never, EngineTimeout),
+    (_half, EngineLost), (_half_chunked, EngineLost), (_hang_up, EngineLost),
+]
+
+
+@pytest.mark.parametrize("answer, expected", MISBEHAVIOUR, ids=range(len(MISBEHAVIOUR)))
+def test_misbehaviour_has_a_name_and_an_end(plain: SocketConnection, socket_path: str, answer: Any,
+                                            expected: Any) -> None:
+    with Server(Script({"/info": answer}), socket_path):
+        engine = engine_of(plain, request_timeout=1.0, max_response_bytes=1 << 20)
+        engine.version()
+        started = time.monotonic()
+        with pytest.raises(expected):
+            engine.info()
+        assert time.monotonic() - started < 3.0
+        engine.close()
+
+
+def test_memory_is_bounded_by_the_setting(plain: SocketConnection, socket_path: str) -> None:
+    with Server(Script({"/info": http_answer(b'{"a": "' + b"x" * 70000 + b'"}')}), socket_path):
+        engine = engine_of(plain, max_response_bytes=65536)
+        with pytest.raises(EngineTooMuch):
+            engine.info()
+        engine.close()
+
+
+def test_no_engine(plain: SocketConnection) -> None:
+    with pytest.raises(EngineUnavailable):
+        engine_of(plain).containers()
+
+
+# --- one stream for many requests
+
+
+def test_an_idle_stream_that_the_engine_closed_is_replaced(plain: SocketConnection, socket_path: str) -> None:
+    script = Script({"/info": http_answer(b"{}"), "/pause": b"HTTP/1.1 204 No Content\r\n\r\n"})
+    with Server(script, socket_path) as server:
+        engine = engine_of(plain)
+        engine.info()
+        server.hang_up()
+        engine.pause(ID)
+        engine.close()
+    assert script.asked.count(f"POST /v1.41/containers/{ID}/pause") == 1
+
+
+@pytest.mark.parametrize("verb, times", [("info", 2), ("pause", 1)])
+def test_only_what_changes_nothing_is_asked_twice(plain: SocketConnection, socket_path: str, verb: str,
+                                                  times: int) -> None:
+    """A stream that ends exactly while a request is on it: nobody knows whether the engine took the request."""
+    script = Script({"/info": _hang_up, "/pause": _hang_up})
+    with Server(script, socket_path):
+        engine = engine_of(plain)
+        engine.version()
+        with pytest.raises(EngineLost):
+            engine.info() if verb == "info" else engine.pause(ID)
+        engine.close()
+    assert len([asked for asked in script.asked if asked.endswith(verb)]) == times
+
+
+def test_an_answer_nobody_asked_for_is_not_taken_for_the_next(plain: SocketConnection, socket_path: str) -> None:
+    twice = http_answer(b'{"n": 1}') + http_answer(b'{"n": 2}')
+    with Server(Script({"/info": twice}), socket_path):
+        engine = engine_of(plain)
+        assert [engine.info()["n"] for _ in range(3)] == [1, 1, 1]
+        engine.close()
+
+
+def test_threads_get_streams_of_their_own(plain: SocketConnection, socket_path: str) -> None:
+    both = threading.Barrier(2)
+
+    def meet(peer: socket.socket, head: str) -> None:
+        both.wait(5)
+        peer.sendall(http_answer(b"{}"))
+
+    with Server(Script({"/info": meet}), socket_path):
+        engine = engine_of(plain)
+        engine.version()
+        found: List[Any] = []
+        threads = [threading.Thread(target=lambda: found.append(engine.info())) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        engine.close()
+    assert found == [{}, {}]
+
+
+# --- events
+
+START = {"Type": "container", "Action": "start", "Actor": {"ID": ID, "Attributes": {"name": "web"}}, "time": 1}
+HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: application/json\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def line(**fields: Any) -> bytes:
+    return json.dumps(dict(START, **fields)).encode() + b"\n"
+
+
+class Feed:
+    """Serves /events with what a test sends."""
+
+    def __init__(self, head: bytes = HEAD) -> None:
+        self.head = head
+        self.heads: List[str] = []
+        self.peer = None  # type: Any
+        self.ready = threading.Event()
+
+    def __call__(self, peer: socket.socket, head: str) -> None:
+        self.heads.append(head)
+        peer.sendall(self.head)
+        self.peer = peer
+        self.ready.set()
+        peer.recv(1)
+
+    def send(self, data: bytes) -> None:
+        assert self.ready.wait(5)
+        self.peer.sendall(data)
+
+    def end(self) -> None:
+        assert self.ready.wait(5)
+        self.peer.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def feed() -> Feed:
+    return Feed()
+
+
+def test_events_come_one_by_one_and_noise_does_not(plain: SocketConnection, socket_path: str, feed: Feed) -> None:
+    with Server(Script({"/events": feed}), socket_path):
+        with engine_of(plain).events() as stream:
+            assert stream.get(0.05) is None
+            feed.send(chunk(line()) + chunk(line(Action="exec_start: sh")))
+            event = stream.get(5)
+            assert event is not None and (event.action, event.id, event.name) == ("start", ID, "web")
+            assert stream.get(0.05) is None
+            feed.send(chunk(line(Action="die")) + chunk(line(Action="stop") + line(Action="destroy")))
+            event = stream.get(5)
+            assert event is not None and event.action == "die"
+            deadline = time.monotonic() + 5
+            rest: List[str] = []
+            while len(rest) < 2 and time.monotonic() < deadline:
+                rest += [event.action for event in stream.drain()]
+            assert rest == ["stop", "destroy"]
+            assert stream.drain() == []
+    assert "filters=" in feed.heads[0] and "exec" not in feed.heads[0]
+
+
+@pytest.mark.parametrize("head", [HEAD, b"HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n"])
+def test_events_in_any_pieces(plain: SocketConnection, socket_path: str, head: bytes) -> None:
+    feed = Feed(head)
+    wrap: Callable[[bytes], bytes] = chunk if head is HEAD else _raw
+    data = wrap(line() + b"\n" + line(Action="die")[:20]) + wrap(line(Action="die")[20:])
+    with Server(Script({"/events": feed}), socket_path):
+        with engine_of(plain).events() as stream:
+            got: List[str] = []
+            for byte in data:
+                feed.send(bytes([byte]))
+                got += [event.action for event in stream.drain()]
+            deadline = time.monotonic() + 5
+            while len(got) < 2 and time.monotonic() < deadline:
+                got += [event.action for event in stream.drain()]
+            assert got == ["start", "die"]
+
+
+@pytest.mark.parametrize("data, expected", [
+    (None, EngineLost), (b"0\r\n\r\n", EngineLost), (b"xyz\r\n", EngineGarbage), (b"fffffffff\r\n", EngineGarbage),
+    (b"z" * 5000, EngineGarbage), (chunk(b"no json\n"), EngineGarbage), (chunk(b"{" * 70000), EngineTooMuch),
+    (chunk(b'{"a": "' + b"x" * 70000 + b'"}\n'), EngineTooMuch), (chunk(b"[" * 60000 + b"\n"), EngineGarbage),
+], ids=range(9))
+def test_an_event_stream_never_just_ends(plain: SocketConnection, socket_path: str, feed: Feed, data: Any,
+                                         expected: Any) -> None:
+    with Server(Script({"/events": feed}), socket_path):
+        with engine_of(plain).events() as stream:
+            feed.end() if data is None else feed.send(data)
+            with pytest.raises(expected):
+                next(stream)
+
+
+@pytest.mark.parametrize("event", [b"7", b"[]", b"null", b'""', b"{}", b'{"Type": 7, "Action": []}'])
+def test_an_odd_event_is_passed_over(plain: SocketConnection, socket_path: str, feed: Feed, event: bytes) -> None:
+    with Server(Script({"/events": feed}), socket_path):
+        with engine_of(plain).events() as stream:
+            feed.send(chunk(event + b"\n") + chunk(line()))
+            found = stream.get(5)
+            assert found is not None and found.action == "start"
+
+
+@pytest.mark.parametrize("iterate", [False, True])
+def test_close_ends_a_wait_at_once(plain: SocketConnection, socket_path: str, feed: Feed, iterate: bool) -> None:
+    with Server(Script({"/events": feed}), socket_path):
+        engine = engine_of(plain)
+        stream = engine.events()
+        got: List[Any] = []
+        waiting = threading.Thread(target=lambda: got.append(list(stream) if iterate else stream.get()))
+        waiting.start()
+        started = time.monotonic()
+        engine.close()
+        waiting.join(5)
+        assert time.monotonic() - started < 0.2
+        assert got == [[] if iterate else None] and stream.closed
+        stream.close()
+
+
+def test_an_engine_that_knows_not_all_filters_is_asked_for_everything(plain: SocketConnection,
+                                                                      socket_path: str, feed: Feed) -> None:
+    def picky(peer: socket.socket, head: str) -> None:
+        if "filters" in head:
+            peer.sendall(http_answer(b'{"message": "invalid filter"}', "400 Bad Request"))
+        else:
+            feed(peer, head)
+
+    with Server(Script({"/events": picky}), socket_path):
+        with engine_of(plain).events() as stream:
+            feed.send(chunk(line(Action="top")) + chunk(line(Type="image", Action="pull")) + chunk(line()))
+            event = stream.get(5)
+            assert event is not None and event.action == "start"
+
+
+@pytest.mark.parametrize("answer, expected", [
+    (http_answer(b'{"message": "no"}', "500 Internal Server Error"), EngineRefused),
+    (_never, EngineTimeout), (_hang_up, EngineLost), (OK_PING[:20] + b"\x00" * 10, (EngineGarbage, EngineLost, EngineTimeout)),
+], ids=range(4))
+def test_events_that_do_not_begin(plain: SocketConnection, socket_path: str, answer: Any, expected: Any) -> None:
+    with Server(Script({"/events": answer}), socket_path):
+        engine = engine_of(plain, request_timeout=0.5)
+        with pytest.raises(expected):
+            engine.events()
+        engine.close()
+
+
+def test_an_event_stream_outlasts_the_budget_of_an_answer(plain: SocketConnection, socket_path: str,
+                                                          feed: Feed) -> None:
+    with Server(Script({"/events": feed}), socket_path):
+        with engine_of(plain, max_response_bytes=65536).events() as stream:
+            count = 0
+            for _ in range(40):
+                feed.send(chunk(line()) * 50)
+                for _ in range(50):
+                    assert stream.get(5) is not None
+                    count += 1
+            assert count == 2000
+
+
+def test_the_first_events_may_come_with_the_head(plain: SocketConnection, socket_path: str) -> None:
+    def all_at_once(peer: socket.socket, head: str) -> None:
+        peer.sendall(HEAD + chunk(line()) + chunk(line(Action="die")))
+        peer.recv(1)
+
+    with Server(Script({"/events": all_at_once}), socket_path):
+        with engine_of(plain).events() as stream:
+            assert [event.action for event in (stream.get(5), stream.get(5)) if event] == ["start", "die"]

@@ -1,0 +1,333 @@
+"""Connecting, host keys, login, and the end of a connection, on a real sshd."""
+
+import base64
+import os
+import socket
+import threading
+import time
+from typing import Any, Callable, List
+
+import paramiko
+import pytest
+
+from tests.engine.conftest import ENGINE, QUICK
+from tests.engine.peers import Script, Server, Sshd, http_answer
+from xscontainer.engine import api, hostkeys, ssh
+from xscontainer.errors import (
+    ArgumentError,
+    EngineLost,
+    GuestSilent,
+    GuestUnreachable,
+    HostKeyChanged,
+    HostKeyUnreadable,
+    KeyNotAccepted,
+    TransportLost,
+    XSContainerError,
+)
+
+pytestmark = pytest.mark.real
+
+LIST = {"/containers/json": http_answer(b"[]")}
+Connect = Callable[..., ssh.SSHConnection]
+MakeSshd = Callable[..., Sshd]
+
+
+def test_one_connection_and_one_login_serve_all_requests(make_sshd: MakeSshd, connect: Connect,
+                                                         socket_path: str) -> None:
+    sshd = make_sshd()
+    with Server(Script(LIST), socket_path) as server:
+        engine = api.Engine(connect(sshd), ENGINE)
+        for _ in range(20):
+            assert engine.containers() == []
+        engine.close()
+        assert server.connections == 1
+    log = sshd.log()
+    assert log.count("Accepted publickey") == 1
+    assert log.count("Connection from") == 2  # the other one asked whether sshd is up
+    assert "Failed" not in log
+
+
+def test_the_socket_sends_at_once(make_sshd: MakeSshd, connect: Connect) -> None:
+    sock = connect(make_sshd()).transport.sock
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_the_first_key_is_shown_before_the_login(make_sshd: MakeSshd, connect: Connect) -> None:
+    sshd = make_sshd()
+    seen: List[Any] = []
+
+    class Stop(Exception):
+        pass
+
+    def stop(blob: str, fingerprint: str) -> None:
+        seen.append((blob, fingerprint))
+        raise Stop
+
+    with pytest.raises(Stop):
+        connect(sshd, on_host_key=stop)
+    assert seen[0][0] == sshd.host_key("ed25519").split()[1]
+    assert seen[0][1].startswith("SHA256:")
+    assert "Accepted" not in sshd.log()
+
+
+@pytest.mark.parametrize("form", ["{blob}", "{kind} {blob}", "{kind} {blob} root@guest", "10.0.0.1 {kind} {blob}"])
+def test_a_pinned_key_is_known_again(make_sshd: MakeSshd, connect: Connect, form: str) -> None:
+    sshd = make_sshd()
+    kind, blob = sshd.host_key("ed25519").split()[:2]
+    asked: List[Any] = []
+    connect(sshd, host_key=form.format(kind=kind, blob=blob), on_host_key=lambda *key: asked.append(key))
+    assert not asked
+
+
+@pytest.mark.parametrize("kind", ["rsa", "ecdsa", "ed25519"])
+def test_of_many_keys_the_guest_shows_the_pinned_one(make_sshd: MakeSshd, connect: Connect, kind: str) -> None:
+    sshd = make_sshd(host_keys="rsa ecdsa ed25519")
+    pin = sshd.host_key(kind).split()[1]
+    assert connect(sshd, host_key=pin).host_key.base64 == pin
+
+
+def test_a_changed_key_names_both_and_sends_no_login(make_sshd: MakeSshd, connect: Connect) -> None:
+    sshd = make_sshd()
+    pin = sshd.host_key("ed25519").split()[1]
+    sshd.stop()
+    sshd.new_host_keys("ed25519")
+    sshd.start()
+    shown = sshd.host_key("ed25519").split()[1]
+    with pytest.raises(HostKeyChanged) as caught:
+        connect(sshd, host_key=pin)
+    for blob in (pin, shown):
+        assert hostkeys.parse_pin(blob).fingerprint in str(caught.value)
+    assert "Accepted" not in sshd.log()
+
+
+def test_another_kind_of_key_is_a_changed_key(make_sshd: MakeSshd, connect: Connect) -> None:
+    sshd = make_sshd()
+    pin = sshd.host_key("ed25519").split()[1]
+    sshd.stop()
+    sshd.new_host_keys("ecdsa")
+    sshd.start()
+    with pytest.raises(HostKeyChanged):
+        connect(sshd, host_key=pin)
+
+
+@pytest.mark.parametrize("pin", ["x", "AAAA", "no key at all", "AAAA" * 5000, "ssh-rsa", "\udc80\x00é",
+                                 base64.b64encode(b"\x00\x00\x00\x07ssh-foo\x00").decode()])
+def test_an_unreadable_pin_is_told_without_a_connection(private_key: paramiko.PKey, pin: str) -> None:
+    reached: List[None] = []
+    with Server(lambda peer: reached.append(None)) as server:
+        target = ssh.Target(("127.0.0.1",), server.port, "core", "/run/docker.sock", host_key=pin)
+        with pytest.raises(HostKeyUnreadable):
+            ssh.connect(target, private_key, QUICK, ENGINE)
+
+
+def test_another_key_is_not_accepted(make_sshd: MakeSshd, connect: Connect, socket_path: str) -> None:
+    sshd = make_sshd()
+    other = ssh.load_private_key(ssh.new_key_pair(2048).private)
+    with pytest.raises(KeyNotAccepted):
+        ssh.connect(ssh.Target(("127.0.0.1",), sshd.port, sshd.user, socket_path), other, QUICK, ENGINE)
+    assert sshd.log().count("Failed publickey") == 1
+
+
+def test_another_user_is_not_accepted(make_sshd: MakeSshd, connect: Connect) -> None:
+    with pytest.raises(KeyNotAccepted) as caught:
+        connect(make_sshd(), user="nobody-of-that-name")
+    assert "nobody-of-that-name" in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["docker.sock", "/a b", "/a;b", "/a$(b)", "/a'b", "/a\nb", "/" + "a" * 120, "/é", ""])
+def test_a_path_that_could_be_a_command_is_refused(private_key: paramiko.PKey, path: str) -> None:
+    with pytest.raises(ArgumentError):
+        ssh.connect(ssh.Target(("127.0.0.1",), 1, "core", path), private_key, QUICK, ENGINE)
+
+
+# --- what is no sshd
+
+
+def _banner(peer: socket.socket) -> None:
+    peer.sendall(b"SSH-2.0-OpenSSH_9.0\r\n")
+
+
+def _silent(peer: socket.socket) -> None:
+    peer.recv(65536)
+    while peer.recv(65536):
+        pass
+
+
+def _endless_greeting(peer: socket.socket) -> None:
+    while True:
+        peer.sendall(b"x" * 65536)
+
+
+def _many_lines(peer: socket.socket) -> None:
+    while True:
+        peer.sendall(b"hello\r\n" * 1000)
+
+
+def _http(peer: socket.socket) -> None:
+    peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+def _slow_greeting(peer: socket.socket) -> None:
+    while True:
+        peer.sendall(b"S")
+        time.sleep(0.05)
+
+
+def _then_silent(peer: socket.socket) -> None:
+    _banner(peer)
+    _silent(peer)
+
+
+def _then_garbage(peer: socket.socket) -> None:
+    _banner(peer)
+    peer.sendall(os.urandom(100000))
+    _silent(peer)
+
+
+def _then_huge_packet(peer: socket.socket) -> None:
+    _banner(peer)
+    peer.sendall(b"\x7f\xff\xff\xf4")
+    while True:
+        peer.sendall(b"\0" * 65536)
+
+
+def _old(peer: socket.socket) -> None:
+    peer.sendall(b"SSH-1.5-old\r\n")
+    _silent(peer)
+
+
+@pytest.mark.parametrize("peer", [_banner, _silent, _endless_greeting, _many_lines, _http, _slow_greeting, _then_silent,
+                                  _then_garbage, _then_huge_packet, _old, lambda peer: None],
+                         ids=lambda peer: peer.__name__)
+def test_what_is_no_sshd_is_told_in_time(private_key: paramiko.PKey, peer: Any) -> None:
+    settings = QUICK._replace(banner_timeout=0.5)
+    with Server(peer) as server:
+        started = time.monotonic()
+        with pytest.raises(GuestSilent):
+            ssh.connect(ssh.Target(("127.0.0.1",), server.port, "core", "/run/docker.sock"), private_key, settings,
+                        ENGINE)
+        assert time.monotonic() - started < 3.0
+
+
+def test_a_login_without_an_answer_has_a_deadline(make_sshd: MakeSshd, connect: Connect) -> None:
+    sshd = make_sshd()
+    with pytest.raises(GuestSilent):
+        connect(sshd, QUICK._replace(auth_timeout=0.5), on_host_key=lambda *key: sshd.freeze())
+
+
+def test_nothing_listens(private_key: paramiko.PKey) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        target = ssh.Target(("127.0.0.1", "::1"), taken.getsockname()[1], "core", "/run/docker.sock")
+        with pytest.raises(GuestUnreachable) as caught:
+            ssh.connect(target, private_key, QUICK, ENGINE)
+    assert "127.0.0.1" in str(caught.value) and "::1" in str(caught.value)
+
+
+def test_no_address(private_key: paramiko.PKey) -> None:
+    with pytest.raises(GuestUnreachable):
+        ssh.connect(ssh.Target((), 22, "core", "/run/docker.sock"), private_key, QUICK, ENGINE)
+
+
+@pytest.mark.parametrize("addresses", [("192.0.2.1", "127.0.0.1"), ("not an address", "127.0.0.1"),
+                                       ("127.99.99.99", "127.0.0.1"), ("127.0.0.1", "192.0.2.1")])
+def test_an_address_that_does_not_answer_costs_little(make_sshd: MakeSshd, connect: Connect, addresses: Any) -> None:
+    sshd = make_sshd()
+    started = time.monotonic()
+    connection = connect(sshd, addresses=addresses)
+    assert connection.address == "127.0.0.1"
+    assert time.monotonic() - started < 2.0
+    assert sshd.log().count("Accepted publickey") == 1
+
+
+# --- the end
+
+
+def test_close_is_prompt_and_wakes_readers(make_sshd: MakeSshd, connect: Connect, socket_path: str) -> None:
+    sshd = make_sshd()
+    caught: List[BaseException] = []
+    with Server(_silent, socket_path):
+        connection = connect(sshd)
+        stream = connection.open_stream(5)
+
+        def read() -> None:
+            try:
+                stream.receive(100, None)
+            except XSContainerError as error:
+                caught.append(error)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        started = time.monotonic()
+        connection.close()
+        assert time.monotonic() - started < 0.1
+        reader.join(5)
+        connection.close()
+        assert not reader.is_alive() and connection.closed
+    assert isinstance(caught[0], TransportLost)
+    with pytest.raises(TransportLost):
+        connection.open_stream(1)
+
+
+def test_the_owner_is_told_once_when_sshd_goes(make_sshd: MakeSshd, connect: Connect) -> None:
+    sshd = make_sshd()
+    connection = connect(sshd)
+    lost = threading.Semaphore(0)
+    connection.on_lost(lost.release)
+    sshd.stop()
+    assert lost.acquire(timeout=5)
+    assert connection.closed
+    connection.close()
+    assert not lost.acquire(timeout=0.05)
+    connection.on_lost(lost.release)  # too late to wait for it: told at once
+    assert lost.acquire(timeout=0)
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_dead_peer_is_noticed(make_sshd: MakeSshd, connect: Connect, socket_path: str, busy: bool) -> None:
+    sshd = make_sshd()
+    with Server(_silent, socket_path):
+        connection = connect(sshd, QUICK._replace(poll=0.2, keepalive=0.2, dead_after=1.0))
+        lost = threading.Event()
+        connection.on_lost(lost.set)
+        stream = connection.open_stream(5)
+        assert not lost.wait(2.0)  # alive: its answers to our questions keep it up
+        sshd.freeze()
+        started = time.monotonic()
+        if busy:  # a writer that the peer has stopped reading from
+            with pytest.raises((TransportLost, EngineLost)):
+                while True:
+                    stream.sendall(b"x" * 1000000)
+        else:
+            with pytest.raises(TransportLost):
+                stream.receive(100, 10.0)
+        assert lost.wait(5)
+        assert time.monotonic() - started < 3.0
+
+
+def test_an_idle_connection_sleeps(make_sshd: MakeSshd, connect: Connect) -> None:
+    connection = connect(make_sshd(), QUICK._replace(poll=1.0))
+    waits: List[float] = []
+    sock = connection.transport.sock
+    check = connection.transport.packetizer._check_keepalive
+
+    def count() -> None:
+        waits.append(time.monotonic())
+        check()
+
+    connection.transport.packetizer._check_keepalive = count
+    deadline = time.monotonic() + 3.5
+    while time.monotonic() < deadline:
+        time.sleep(deadline - time.monotonic())
+    assert sock.gettimeout() == 1.0
+    assert 2 <= len(waits) <= 4
+
+
+def test_a_rekey_goes_unnoticed(make_sshd: MakeSshd, connect: Connect, socket_path: str) -> None:
+    body = b"[" + b"1," * 200000 + b"1]"
+    sshd = make_sshd("RekeyLimit 300K")
+    with Server(Script({"/containers/json": http_answer(body)}), socket_path):
+        engine = api.Engine(connect(sshd), ENGINE)
+        for _ in range(8):
+            assert engine.containers() == []
+        engine.close()

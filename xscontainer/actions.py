@@ -43,6 +43,14 @@ class Context(Protocol):
         """Lease a session of our own login, for short calls: monitors wait for it, too."""
         ...
 
+    def forwarding_session(self) -> "ContextManager[Session]":
+        """Lease one for a call that may last as long as an action does.
+
+        Apart from ``session()``, so that slow actions never keep the monitors waiting. Whoever sets
+        another timeout sets it back.
+        """
+        ...
+
     def vm(self, vm_uuid: str) -> VMRecord:
         """The VM as last heard of; may lag behind XAPI by an event.
 
@@ -67,19 +75,26 @@ class Context(Protocol):
         ...
 
 
-def run(context: Context, work: "Callable[[Session], Result]") -> Result:
+def run(lease: "Callable[[], ContextManager[Session]]", work: "Callable[[Session], Result]", most: int) -> Result:
     """``work(session)``, from its start again if the session turns out to be gone.
 
     After a restart of xapi all the sessions kept open are; each attempt uses up one of them.
+
+    :param lease: ``session`` or ``forwarding_session`` of a context. :param most: how many it keeps open.
     """
-    for _ in range(context.settings.xapi.sessions):
+    for _ in range(most):
         try:
-            with context.session() as session:
+            with lease() as session:
                 return work(session)
         except XapiSessionLost:
             pass
-    with context.session() as session:
+    with lease() as session:
         return work(session)
+
+
+def ask_xapi(context: Context, work: "Callable[[Session], Result]") -> Result:
+    """``run`` on one of the sessions for short calls."""
+    return run(context.session, work, context.settings.xapi.sessions)
 
 
 def start(context: Context, vmuuid: str, container: str) -> str:
@@ -132,7 +147,7 @@ def register(context: Context, vmuuid: str) -> str:
 
     :raises ArgumentError: it is a template, a snapshot or a control domain.
     """
-    run(context, lambda session: _switch_on(session, vmuuid))
+    ask_xapi(context, lambda session: _switch_on(session, vmuuid))
     context.registered(vmuuid)
     return DONE
 
@@ -156,7 +171,7 @@ def _switch_on(session: Session, vm_uuid: str) -> None:
 
 def deregister(context: Context, vmuuid: str) -> str:
     """Switch it off and remove what was published, from a template or snapshot as well."""
-    run(context, lambda session: _switch_off(session, vmuuid))
+    ask_xapi(context, lambda session: _switch_off(session, vmuuid))
     context.deregistered(vmuuid)
     return DONE
 

@@ -112,7 +112,7 @@ def _decode(argument: bytes) -> "Tuple[str, Dict[str, str]]":
         parameters, function = xmlrpc.client.loads(text)
     except Exception as error:
         # The parser raises whatever its parts raise: expat's, binascii's and decimal's errors among them.
-        raise ArgumentError(f"The plugin's argument is no XML-RPC call: {_shown(str(error))}.") from error
+        raise ArgumentError(f"The plugin's argument is no XML-RPC call: {_shown(str(error) or type(error).__name__)}.") from error
     if not function:
         raise ArgumentError("The plugin's argument names no function.")
     if len(parameters) != 2 or not isinstance(parameters[1], dict):
@@ -170,6 +170,8 @@ def describe(function: str, error: Exception) -> "List[str]":
         return ["UNKNOWN_XENAPI_PLUGIN_FUNCTION", function or str(error)]
     if type(error) is XapiError and error.details:
         return error.details
+    if isinstance(error, ObjectGone) and error.details[:1] == ["UUID_INVALID"] and len(error.details) > 2:
+        return [error.code, f"There is no {error.details[1]} with the uuid {error.details[2]}."]
     if isinstance(error, XSContainerError):
         return error.description()
     return ["XENAPI_PLUGIN_FAILURE", function or "unknown", type(error).__name__, str(error) or repr(error)]
@@ -221,7 +223,10 @@ def serve(call: Call, context: Context) -> bytes:
 
     :raises XSContainerError:
     """
-    host = serving_host(call, context, fresh=call.hops > 0)
+    host = serving_host(call, context)
+    if host is not None and call.hops:
+        # The host before us thinks that we must serve it, so what we know is behind, or what it knew.
+        host = serving_host(call, context, fresh=True)
     if host is None:
         try:
             return success(call.verb.action(context, **call.arguments))
@@ -233,26 +238,26 @@ def serve(call: Call, context: Context) -> bytes:
     return _forward(call, context, host)
 
 
-def serving_host(call: Call, context: Context, fresh: bool) -> "Optional[str]":
+def serving_host(call: Call, context: Context, fresh: bool = False) -> "Optional[str]":
     """The ref of the other host that must serve the call; None: we do.
 
-    :param fresh: ask XAPI before the call leaves this host, however sure we are.
+    :param fresh: ask XAPI, do not go by what events told.
     """
     place, arguments = call.verb.place, call.arguments
     if place == RESIDENT:
         return _resident_host(context, arguments["vmuuid"], fresh)
     if place == STORAGE:
-        host = actions.run(context, lambda session: _storage_host(session, arguments, context.this_host_ref()))
+        host = actions.ask_xapi(context, lambda session: _storage_host(session, arguments, context.this_host_ref()))
         return host if host != context.this_host_ref() else None
     return None
 
 
 def _resident_host(context: Context, vm_uuid: str, fresh: bool) -> "Optional[str]":
     here = context.this_host_ref()
-    vm = context.vm(vm_uuid)
-    if _hindrance(vm) or (fresh and vm.resident_on != here):
-        # What we know may lag behind XAPI: bad news is worth asking again.
-        vm = actions.run(context, lambda session: xapi_vm.record(session, vm_uuid))
+    vm = None if fresh else context.vm(vm_uuid)
+    if vm is None or _hindrance(vm):
+        # What events told may be behind: bad news is worth asking again.
+        vm = actions.ask_xapi(context, lambda session: xapi_vm.record(session, vm_uuid))
     hindrance = _hindrance(vm)
     if hindrance:
         raise hindrance
@@ -311,7 +316,7 @@ def _forward(call: Call, context: Context, host: str) -> bytes:
         raise VMElsewhere(f"The function '{call.function}' was handed from host to host {call.hops} times "
                           "without finding the one that must serve it: the VM is on the move.")
     try:
-        return success(_call_plugin(call, context.settings, host))
+        return success(_call_plugin(call, context, host))
     except ObjectGone as error:
         if error.details[1:2] == ["host"]:
             raise VMElsewhere("The host that the VM was on has left the pool.") from error
@@ -325,14 +330,18 @@ def _forward(call: Call, context: Context, host: str) -> bytes:
         raise
 
 
-def _call_plugin(call: Call, settings: Settings, host: str) -> str:
-    xapi = settings.xapi
+def _call_plugin(call: Call, context: Context, host: str) -> str:
+    settings = context.settings
     arguments = dict(call.arguments)
     arguments[HOPS] = str(call.hops + 1)
-    # A login for this call alone: it may last as long as an action does, and everybody else waits
-    # for the few sessions that are kept open. And it is new, so it cannot turn out to be gone.
-    session = Session.login(xapi.socket, xapi.originator, longest_action(settings), xapi.login_timeout)
-    try:
-        return str(session.xenapi.host.call_plugin(host, settings.daemon.plugin_name, call.function, arguments))
-    finally:
-        session.logout()
+
+    def work(session: Session) -> str:
+        session.set_timeout(longest_action(settings))
+        try:
+            plugin = settings.daemon.plugin_name
+            return str(session.xenapi.host.call_plugin(host, plugin, call.function, arguments))
+        finally:
+            session.set_timeout(settings.xapi.timeout)
+
+    # xapi looks at the session first: if that is gone, nothing was called and it may be tried again.
+    return actions.run(context.forwarding_session, work, settings.daemon.workers)

@@ -60,6 +60,16 @@ _EXITS = {
     139: "segmentation fault",
     143: "terminated",
 }
+# The states in which the list may show a container right after an event.
+_SHOWN = {
+    "start": ("running",),
+    "restart": ("running",),
+    "unpause": ("running",),
+    "pause": ("paused",),
+    "die": ("exited", "restarting", "dead", "removing"),
+    "died": ("exited", "restarting", "dead", "removing"),
+    "stop": ("exited", "restarting", "dead", "removing"),
+}  # type: Dict[str, Tuple[str, ...]]
 # Container events after which the list reads the same as before.
 _QUIET = frozenset(
     "attach detach resize top copy export archive-path extract-to-dir exec_create exec_start exec_die exec_detach "
@@ -395,6 +405,22 @@ class EngineEvent(NamedTuple):
     def changes_list(self) -> bool:
         """Whether the container list may read differently now; an unknown action counts as a change."""
         return self.type == "container" and bool(self.action) and self.action not in _QUIET
+
+    def shown_by(self, container: Optional[Container]) -> bool:
+        """Whether a list with this entry for the event's container (None: without one) shows what the event tells.
+
+        An event that says nothing checkable counts as shown.
+        """
+        if self.action in ("destroy", "remove"):
+            return container is None
+        if container is None:
+            return False
+        if self.action == "rename":
+            return container.name == self.name
+        if self.action == "health_status":
+            return self.health is None or container.health == self.health
+        states = _SHOWN.get(self.action)
+        return states is None or container.state in states
 
     @property
     def changes_info(self) -> bool:

@@ -9,7 +9,7 @@ import logging
 import random
 import threading
 import time
-from typing import Callable, Dict, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, NamedTuple, Optional, Sequence, Tuple
 
 from xscontainer import keys, xmlform
 from xscontainer.access import Reach, Remembered, hang_up
@@ -24,7 +24,7 @@ from xscontainer.errors import (
     XapiError,
     XSContainerError,
 )
-from xscontainer.model import EngineInfo, EngineVersion, containers_from_api
+from xscontainer.model import Container, EngineEvent, EngineInfo, EngineVersion, containers_from_api
 from xscontainer.publish import Pacer, Publication
 from xscontainer.settings import Settings
 from xscontainer.vmrecord import VMRecord
@@ -68,6 +68,43 @@ class Backoff:
 
     def succeed(self) -> None:
         self._since = None
+
+
+class Awaited:
+    """Events whose effect the container list does not show yet. Pure.
+
+    dockerd tells of some changes before its own list shows them, by a few
+    milliseconds: a list asked for at once may be the one from before, and no
+    further event would correct it.
+    """
+
+    # When to ask for the list, seconds after the event and after each list that does not show it.
+    # Then it is believed: the container has moved on, and the event that says so is on its way.
+    DELAYS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.5)
+    MOST = 5000
+
+    def __init__(self) -> None:
+        self._events: Dict[str, EngineEvent] = {}  # the last one of each container
+        self._tries = 0
+        self.due = float("inf")  # when the list is to be asked for
+
+    def add(self, event: EngineEvent, now: float) -> None:
+        if event.id in self._events or len(self._events) < self.MOST:
+            self._events[event.id] = event
+        self._tries = 0
+        self.due = now
+
+    def listed(self, containers: "Sequence[Container]", now: float) -> None:
+        """A list has come."""
+        if self.due > now:
+            return  # it was asked for without an event
+        shown = {container.id: container for container in containers}
+        self._events = {id_: event for id_, event in self._events.items() if not event.shown_by(shown.get(id_))}
+        self._tries += 1
+        if self._events and self._tries < len(self.DELAYS):
+            self.due = now + self.DELAYS[self._tries]
+        else:
+            self._events, self.due = {}, float("inf")
 
 
 class Opener(NamedTuple):
@@ -254,35 +291,33 @@ class Monitor:
             events.close()
 
     def _serve(self, engine: Engine, events: EventStream) -> None:
-        relist = False
         reread = self._clock() + self._settings.monitor.info_interval
+        awaited = Awaited()
         while not self._stopped.is_set():
             now = self._clock()
-            if relist and self._pacer.delay(now) == 0.0:
-                relist = False
-                self._list(engine)
-                if self._publish():
-                    self._pacer.spend(now)
+            relist = awaited.due + self._pacer.delay(now)
+            if now < min(relist, reread):
+                event = events.get(min(relist, reread) - now)
+                if events.closed:  # by update() or stop()
+                    return
+                for _ in range(_MOST_EVENTS):
+                    if event is None:
+                        break
+                    if event.changes_list:
+                        awaited.add(event, now)
+                    if event.changes_info:
+                        reread = now
+                    event = events.get(0.0)
                 continue
+            found = self._list(engine)
+            awaited.listed(found, self._clock())
             if now >= reread:
                 reread = now + self._settings.monitor.info_interval
-                self._list(engine)
                 self._refresh_info(engine)
-                if self._publish():
-                    self._pacer.spend(now)
-                continue
-            event = events.get(self._pacer.delay(now) if relist else reread - now)
-            if events.closed:  # by update() or stop()
-                return
-            for _ in range(_MOST_EVENTS):
-                if event is None:
-                    break
-                relist = relist or event.changes_list
-                if event.changes_info:
-                    reread = 0.0
-                event = events.get(0.0)
+            if self._publish():
+                self._pacer.spend(now)
 
-    def _list(self, engine: Engine) -> None:
+    def _list(self, engine: Engine) -> "Tuple[Container, ...]":
         publish = self._settings.publish
         found = containers_from_api(engine.containers(), publish.max_containers)
         document = xmlform.docker_ps(found.containers, publish.max_bytes, found.left_out)
@@ -291,6 +326,7 @@ class Monitor:
                      self._vm.label, document.left_out, ", ".join(document.dropped) or "none")
         self._documents.pop(keys.STATUS, None)
         self._documents[keys.PS] = document.text
+        return found.containers
 
     def _refresh_info(self, engine: Engine) -> None:
         version = EngineVersion.from_api(engine.version())

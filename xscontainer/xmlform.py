@@ -365,11 +365,11 @@ _COLUMNS = {"PID": "0", "CMD": "?", "TIME": "00:00:00"}
 
 def top_result(titles: object, processes: object) -> str:
     """The plugin's answer to get_top, for ``Titles`` and ``Processes`` of GET /containers/{id}/top."""
-    names = _column_names(titles if isinstance(titles, list) else [])
+    names = _column_names(titles if isinstance(titles, (list, tuple)) else [])
     writer = _Writer()
     rows = []
-    for process in processes[:ROW_LIMIT] if isinstance(processes, list) else []:
-        if not isinstance(process, list):
+    for process in processes[:ROW_LIMIT] if isinstance(processes, (list, tuple)) else []:
+        if not isinstance(process, (list, tuple)):
             continue
         values = dict(_COLUMNS)
         for name, value in zip(names, process):

@@ -7,9 +7,7 @@ engine's side (SSH, Docker) meet.
 import logging
 import re
 import threading
-from typing import FrozenSet, List, Mapping, NamedTuple, Optional, Tuple
-
-import paramiko
+from typing import TYPE_CHECKING, FrozenSet, List, Mapping, NamedTuple, Optional, Tuple
 
 from xscontainer import addresses, keys
 from xscontainer.engine import keypair, ssh
@@ -27,6 +25,9 @@ from xscontainer.vmrecord import VMRecord
 from xscontainer.xapi import pool, secret
 from xscontainer.xapi import vm as xapi_vm
 from xscontainer.xapi.session import Session, SessionPool
+
+if TYPE_CHECKING:
+    import paramiko
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class Access:
         self.settings = settings
         self.sessions = sessions
         self._facts: Optional[Facts] = None
-        self._key: Optional[Tuple[str, paramiko.PKey]] = None  # (uuid of its secret, key)
+        self._key: "Optional[Tuple[str, paramiko.PKey]]" = None  # (uuid of its secret, key)
         self._key_lock = threading.Lock()
 
     def update(self, facts: Facts) -> None:
@@ -113,7 +114,7 @@ class Access:
                 lambda session: read_facts(session, self.settings.daemon.inventory))
         return self._facts
 
-    def private_key(self) -> paramiko.PKey:
+    def private_key(self) -> "paramiko.PKey":
         """The pool's key, made if the pool has none; one log-in to XAPI for all VMs.
 
         :raises KeyPairError: it is there but unusable.

@@ -199,7 +199,7 @@ class Monitor:
         while not self._stopped.is_set():
             try:
                 self._live()
-            except Exception:  # noqa: BLE001 - the outermost handler: the VM stays monitored whatever happens
+            except Exception:
                 if not self._stopped.is_set():
                     log.exception("VM %s: its monitor failed and begins again", self._vm.label)
                     self._wait(self._backoff.fail(self._clock()))

@@ -50,6 +50,8 @@ class Pacer:
         self._at = now
 
     def _filled(self, now: float) -> float:
+        if self._interval <= 0:
+            return self._burst
         gained = (now - self._at) / self._interval
         # 1.0 less a rounding error is a whole token, or the last write would wait for ever.
         filled = min(self._burst, self._tokens + gained)

@@ -8,13 +8,15 @@ import logging
 import queue
 import threading
 import time
-from typing import Callable, Dict, List, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Tuple, Union
 
 from xscontainer import eligibility
 from xscontainer.errors import VMNotRegistered, XapiError
-from xscontainer.monitor import Monitor
 from xscontainer.vmrecord import VMChange, VMRecord
 from xscontainer.xapi.events import Batch
+
+if TYPE_CHECKING:
+    from xscontainer.monitor import Monitor  # it is handed in
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +50,10 @@ class Registry:
         self._wipe = wipe
         self._clock = clock
         self._queue: "queue.Queue[Union[Batch, str, None]]" = queue.Queue()
-        self._monitors: Dict[str, Monitor] = {}  # by VM uuid; changed by our thread only
+        self._monitors: "Dict[str, Monitor]" = {}  # by VM uuid; changed by our thread only
         self._records: Dict[str, VMRecord] = {}
         self._checks: Dict[str, float] = {}  # VM uuid -> when to look at what it has published
-        self._ending: List[Tuple[Monitor, float]] = []
+        self._ending: "List[Tuple[Monitor, float]]" = []
         self._unwiped: Dict[str, Callable[[], None]] = {}  # by VM uuid
         self.turned_at = clock()  # when the thread last went round: the watchdog looks at it
 
@@ -67,7 +69,7 @@ class Registry:
     def stop(self) -> None:
         self._queue.put(None)
 
-    def monitor(self, vm_uuid: str) -> Monitor:
+    def monitor(self, vm_uuid: str) -> "Monitor":
         """:raises VMNotRegistered: this host does not monitor the VM."""
         try:
             return self._monitors[vm_uuid]
@@ -146,7 +148,7 @@ class Registry:
         self._monitors[vm.uuid] = monitor
         log.debug("VM %s: monitored from now on", vm.label)
 
-    def _drop(self, monitor: Monitor, reason: str) -> None:
+    def _drop(self, monitor: "Monitor", reason: str) -> None:
         monitor.stop()
         del self._monitors[monitor.vm.uuid]
         self._checks.pop(monitor.vm.uuid, None)
@@ -165,7 +167,7 @@ class Registry:
         for uuid in [uuid for uuid, due in self._checks.items() if due <= now]:
             del self._checks[uuid]
             self._settle(uuid)
-        for uuid, monitor in list(self._monitors.items()):
+        for monitor in list(self._monitors.values()):
             if not monitor.alive:
                 log.error("VM %s: its monitor ended by itself and is started again", monitor.vm.label)
                 self._start(monitor.vm)
@@ -184,7 +186,7 @@ class Registry:
         if again is not None:
             self._checks[uuid] = self._clock() + again
 
-    def _ended(self, monitor: Monitor, due: float) -> bool:
+    def _ended(self, monitor: "Monitor", due: float) -> bool:
         if monitor.join(0):
             return True
         if self._clock() > due:

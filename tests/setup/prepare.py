@@ -42,8 +42,8 @@ class Interpreter(NamedTuple):
 
     @property
     def requirements(self) -> Path:
-        """Current releases need 3.10 or newer; those pinned for 3.6 run up to 3.9 as well."""
-        return REQUIREMENTS / ("current.txt" if self.version >= (3, 10) else "py36.txt")
+        """Current releases need 3.11 or newer; those pinned for 3.6 run up to 3.10 as well."""
+        return REQUIREMENTS / ("current.txt" if self.version >= (3, 11) else "py36.txt")
 
 
 def main(argv: Optional[List[str]] = None) -> int:
@@ -204,7 +204,7 @@ def _has(python: str, module: str) -> bool:
 
 
 def pip(python: str, arguments: List[str]) -> None:
-    run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-input"] + arguments)
+    run([python, "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-input"] + arguments)
 
 
 def run(argv: List[str], environ: Optional[Dict[str, str]] = None) -> None:

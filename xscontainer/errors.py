@@ -128,7 +128,8 @@ class AddressRefused(VMError):
 
 class KeyPairError(XSContainerError):
     code = "KEY_PAIR_INVALID"
-    default_hint = "Check the secrets that xscontainer-private-secret-uuid and xscontainer-public-secret-uuid of the pool name."
+    default_hint = ("Check the secrets that xscontainer-private-secret-uuid and xscontainer-public-secret-uuid "
+                    "in the pool's other_config name.")
 
 
 class ConnectError(XSContainerError):
@@ -165,7 +166,8 @@ class KeyNotAccepted(ConnectError):
 
 class ForwardingRefused(ConnectError):
     code = "FORWARDING_REFUSED"
-    default_hint = "Allow AllowStreamLocalForwarding in the VM's sshd_config, or install the docker CLI, socat or ncat there."
+    default_hint = ("Allow AllowStreamLocalForwarding in the VM's sshd_config, "
+                    "or install the docker CLI, socat or ncat there.")
 
 
 class TransportLost(ConnectError):

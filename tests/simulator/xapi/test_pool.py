@@ -113,7 +113,7 @@ def test_stop_ends_waiting_calls(tmp_path: Any) -> None:
     ]
     for thread in threads:
         thread.start()
-    until(lambda: len(pool.plugin_runner._running) == 1 and len(pool.events._waiters) == 1)
+    until(lambda: pool.plugin_runner.running == 1 and len(pool.events._waiters) == 1)
     started = time.monotonic()
     pool.stop()
     for thread in threads:
@@ -476,3 +476,29 @@ def test_a_client_that_hangs_up_in_mid_request(pool: Pool, doors: Doors) -> None
     sock.sendall(b"POST / HTTP/1.1\r\nContent-Length: 1000\r\n\r\nabc")
     sock.close()
     assert len(doors(pool.coordinator)("host.get_all")) == 2
+
+
+def test_writes_gather_under_load(pool: Pool, doors: Doors) -> None:
+    """A storm of writes on one VM is told in few events, each no later than 50 ms after the first of its writes."""
+    vm = pool.create_vm("one")
+    door = doors(pool.coordinator)
+    token = door("event.from", ["vm/" + vm], "", 0.0)["token"]
+    ended = []
+
+    def storm() -> None:
+        deadline = time.monotonic() + 0.5
+        number = 0
+        while time.monotonic() < deadline:
+            number += 1
+            pool.set_key(vm, "n", str(number))
+        ended.append(number)
+
+    thread = later(0.0, storm)
+    batches, last = 0, ""
+    while not ended or last != str(ended[0]):
+        reply = door("event.from", ["vm/" + vm], token, 2.0)
+        token, batches = reply["token"], batches + 1
+        last = reply["events"][-1]["snapshot"]["other_config"]["n"]
+    thread.join()
+    assert ended[0] > 10 * batches
+    assert 5 <= batches <= 60

@@ -33,7 +33,8 @@ RELATIONS = {
 }
 # Classes whose changes make no events.
 SILENT = frozenset(["session", "secret", "user", "role", "auth", "event", "message"])
-_UNDO_SECONDS = 900.0
+# What forget_since() can take back; old values are kept for it, so this bounds memory.
+_UNDO_WRITES = 2000
 
 
 class Row:
@@ -112,7 +113,7 @@ class Database:
         self.message_generation = 0
         self.deleted: Deque[Deleted] = deque(maxlen=20000)
         self.watchers: List[Watcher] = []
-        self._undo: Deque[Tuple[float, int, Callable[[], None]]] = deque(maxlen=200000)
+        self._undo: Deque[Tuple[float, int, Callable[[], None]]] = deque(maxlen=_UNDO_WRITES)
 
     # Reading
 
@@ -224,7 +225,10 @@ class Database:
             return before
 
     def forget_since(self, moment: float) -> None:
-        """Take back every write after time.monotonic() `moment`, generation included: what a killed xapi forgets."""
+        """Take back the writes after time.monotonic() `moment`, generation included: what a killed xapi forgets.
+
+        At most the last 2000 writes; references that relations keep count as writes of their own.
+        """
         with self.lock:
             while self._undo and self._undo[-1][0] > moment:
                 _when, generation, undo = self._undo.pop()
@@ -274,10 +278,7 @@ class Database:
             self.set(rows[new], back, [row.ref] + rows[new].values[back])
 
     def _undo_with(self, undo: Callable[[], None]) -> None:
-        now = time.monotonic()
-        self._undo.append((now, self.generation, undo))
-        while now - self._undo[0][0] > _UNDO_SECONDS:
-            self._undo.popleft()
+        self._undo.append((time.monotonic(), self.generation, undo))
 
     def _written(self, row: Row, created: bool = False) -> None:
         self.generation += 1

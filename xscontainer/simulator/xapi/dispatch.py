@@ -1,17 +1,19 @@
 """From a decoded request to a handler: sessions, roles, parameters, tasks of Async calls, in XAPI's order."""
 
+import logging
 from typing import TYPE_CHECKING, Any, Callable, Dict, List
 
 from . import events, generic, hosts, lifecycle, messages, plugins, secrets, sessions, tasks, vms
 from .datamodel import Method, Model
 from .decode import Request
-from .failures import Dropped, XapiError
+from .failures import Dropped, HttpError, XapiError, internal
 from .rbac import check, required
 
 if TYPE_CHECKING:
     from .host import SimHost
     from .pool import Pool
 
+log = logging.getLogger(__name__)
 Handler = Callable[..., Any]
 HANDLERS: Dict[str, Handler] = {}
 for _module in (events, hosts, lifecycle, messages, plugins, secrets, sessions, tasks, vms):
@@ -134,7 +136,13 @@ class Dispatcher:
         if handler is None:
             handler = HANDLERS.get(method.name) or generic.handler(self._model, method)
             self._resolved[method.name] = handler
-        value = handler(call, *params)
+        try:
+            value = handler(call, *params)
+        except (XapiError, HttpError, Dropped):
+            raise
+        except Exception as error:
+            log.exception("%s failed", method.name)
+            raise internal(repr(error)) from error
         if lose:
             raise Dropped()
         return value

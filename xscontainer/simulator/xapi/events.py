@@ -3,9 +3,9 @@
 import re
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Dict, List, Set, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Set, Tuple
 
-from .database import SILENT, Database
+from .database import SILENT, Database, Row, Table
 from .failures import Dropped, XapiError
 from .values import WireInt
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 _TOKEN = re.compile(r"(\d+),(\d+)$")
 Token = Tuple[int, int]
+# So many writes within one delay are load; it never makes a report later than so many seconds.
+_LOAD = 4
+_MOST_DELAY = 0.05
 
 
 class Subscription:
@@ -39,13 +42,15 @@ class Waiter:
     """One waiting event.from; wake() may be called from any thread, any number of times."""
 
     def __init__(self, subscription: Subscription) -> None:
-        self._subscription = subscription
+        self.subscription = subscription
+        self.heard = 0
         self._lock = threading.Lock()
         self._lock.acquire()
 
     def changed(self, cls: str, ref: str) -> None:
         """The database's notice of a write."""
-        if self._subscription.matches(cls, ref):
+        if self.subscription.matches(cls, ref):
+            self.heard += 1
             self.wake()
 
     def wake(self) -> None:
@@ -58,6 +63,17 @@ class Waiter:
     def wait(self, seconds: float) -> None:
         """Until wake() or `seconds` have passed."""
         self._lock.acquire(timeout=max(0.0, seconds))
+
+    def gather(self, delay: float) -> None:
+        """Let writes gather: for `delay` seconds, under load for longer, twice as long each time."""
+        waited = 0.0
+        while waited < _MOST_DELAY and delay > 0:
+            heard = self.heard
+            time.sleep(delay)
+            waited += delay
+            if self.heard - heard < _LOAD:
+                return
+            delay = min(2 * delay, _MOST_DELAY - waited)
 
 
 class Events:
@@ -104,6 +120,16 @@ def _event(number: int, cls: str, operation: str, ref: str) -> Dict[str, Any]:
     return {"id": str(number), "timestamp": "0.0", "class": cls, "operation": operation, "ref": ref}
 
 
+def _changed(database: Database, table: Table, wanted: Subscription, since: int) -> Iterable[Row]:
+    """The wanted rows of a table that were written after generation `since`, the latest first."""
+    cls = table.cls.lower
+    if wanted.everything or cls in wanted.classes:
+        return database.changed(table, since)
+    found = (table.rows.get(ref) for ref in wanted.objects.get(cls, ()))
+    rows = [row for row in found if row is not None and row.modified > since]
+    return sorted(rows, key=lambda row: row.modified, reverse=True)
+
+
 def _collect(call: "Call", wanted: Subscription, since: Token) -> Tuple[List[Dict[str, Any]], Token]:
     """The events after `since` and the token behind the last of them; the caller holds the lock."""
     database = call.pool.db
@@ -117,11 +143,9 @@ def _collect(call: "Call", wanted: Subscription, since: Token) -> Tuple[List[Dic
             last = max(last, gone.generation)
     for table in database.tables.values():
         cls = table.cls.lower
-        if cls in SILENT or not table.rows:
+        if not table.rows or cls in SILENT:
             continue
-        for row in database.changed(table, since[0]):
-            if not wanted.matches(cls, row.ref):
-                continue
+        for row in _changed(database, table, wanted, since[0]):
             created = row.created > since[0]
             event = _event(row.created if created else row.modified, cls, "add" if created else "mod", row.ref)
             event["snapshot"] = row
@@ -146,8 +170,8 @@ def event_from(call: "Call", classes: List[str], token: str, timeout: float) -> 
     """event.from: everything that changed after `token`, waiting up to `timeout` seconds for it."""
     since = _parse(token)
     deadline = time.monotonic() + timeout
-    waiter = Waiter(Subscription(classes))
     wanted = Subscription(classes)
+    waiter = Waiter(wanted)
     hub = call.pool.events
     hub.add(waiter)
     try:
@@ -161,8 +185,8 @@ def event_from(call: "Call", classes: List[str], token: str, timeout: float) -> 
                 raise Dropped()
             if not call.pool.sessions.alive(call.session):
                 raise XapiError("SESSION_INVALID", call.session.ref)
-            if time.monotonic() < deadline and hub.delay:
-                time.sleep(hub.delay)
+            if time.monotonic() < deadline:
+                waiter.gather(hub.delay)
     finally:
         hub.remove(waiter)
 

@@ -1,16 +1,19 @@
 """Running plugin files as XAPI runs them: one argument, a bare environment, output in files, answers parsed its way."""
 
+import errno
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
-from typing import TYPE_CHECKING, Any, Dict, List, Set
+from typing import IO, TYPE_CHECKING, Any, Dict, List, Optional, Set
 
 from .decode import Node, XmlError, parse_xml
 from .encode import xml, xml_text
-from .failures import XapiError, internal, ocaml_string
+from .failures import Dropped, XapiError, internal, ocaml_string
 from .operations import operation_on
+from .spawner import Spawner
 from .values import check_storable
 
 if TYPE_CHECKING:
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from .host import SimHost
 
 _CALL = "<methodCall><methodName>{}</methodName><params><param>{}</param><param>{}</param></params></methodCall>"
+ARGUMENT_LIMIT = 131072
 ENVIRONMENT = {"PATH": "/sbin:/usr/sbin:/bin:/usr/bin"}
 _TYPES = {
     "int": "int",
@@ -38,38 +42,57 @@ class Runner:
         self._scratch = scratch
         self._lock = threading.Lock()
         self._running: "Set[subprocess.Popen[bytes]]" = set()
+        self._calls = 0
         self._stopped = False
+        self._spawner: Optional[Spawner] = None
+
+    @property
+    def running(self) -> int:
+        """How many plugins run now."""
+        return self._calls
+
+    def start(self) -> None:
+        """Make ready, while the process is still small."""
+        self._stopped = False
+        if sys.version_info < (3, 10):
+            self._spawner = Spawner()
 
     def run(self, path: str, argument: str) -> List[Any]:
         """[exit code, stdout, stderr] of the plugin at `path` called with one argument."""
         with tempfile.TemporaryFile(dir=self._scratch) as out, tempfile.TemporaryFile(dir=self._scratch) as err:
+            with self._lock:
+                self._calls += 1
             try:
-                process = subprocess.Popen(
-                    [path, argument.encode("utf-8", "surrogateescape")],
-                    stdout=out,
-                    stderr=err,
-                    stdin=subprocess.DEVNULL,
-                    env=ENVIRONMENT,
-                    cwd="/",
-                    close_fds=True,
-                )
+                code = self._run([path.encode(), argument.encode("utf-8", "surrogateescape")], out, err)
             except OSError:
                 # Not executable, no such interpreter, or an argument beyond the kernel's limit.
                 return [1, "", ""]
-            with self._lock:
-                self._running.add(process)
-                if self._stopped:
-                    process.kill()
-            try:
-                code = process.wait()
             finally:
                 with self._lock:
-                    self._running.discard(process)
+                    self._calls -= 1
             texts = []
             for stream in (out, err):
                 stream.seek(0)
                 texts.append(stream.read().decode("utf-8", "surrogateescape"))
         return [code] + texts
+
+    def _run(self, command: List[bytes], out: IO[bytes], err: IO[bytes]) -> int:
+        if self._spawner is not None:
+            if len(command[1]) >= ARGUMENT_LIMIT:
+                raise OSError(errno.E2BIG, "argument too long")
+            return self._spawner.run(command, ENVIRONMENT, out.fileno(), err.fileno())
+        process = subprocess.Popen(
+            command, stdout=out, stderr=err, stdin=subprocess.DEVNULL, env=ENVIRONMENT, cwd="/", close_fds=True
+        )
+        with self._lock:
+            self._running.add(process)
+            if self._stopped:
+                process.kill()
+        try:
+            return process.wait()
+        finally:
+            with self._lock:
+                self._running.discard(process)
 
     def stop(self) -> None:
         """Kill what still runs; nothing can be run to its end afterwards."""
@@ -77,6 +100,9 @@ class Runner:
             self._stopped = True
             for process in self._running:
                 process.kill()
+        if self._spawner is not None:
+            self._spawner.stop()
+            self._spawner = None
 
 
 def _fail(*parts: str) -> XapiError:
@@ -153,6 +179,19 @@ def run_on(call: "Call", host: "SimHost", plugin: str, fn: str, args: Dict[str, 
         task = pool.db.get("task", call.task)
         if task is not None:
             pool.db.set(task, "resident_on", host.ref)
+    try:
+        value = _run_with_session(call, host, plugin, fn, args)
+    except XapiError:
+        if not call.serving():
+            raise Dropped() from None
+        raise
+    if not call.serving():
+        raise Dropped()
+    return value
+
+
+def _run_with_session(call: "Call", host: "SimHost", plugin: str, fn: str, args: Dict[str, str]) -> str:
+    pool = call.pool
     if host.is_coordinator:
         try:
             return execute(host, plugin, fn, call.session.ref, args)

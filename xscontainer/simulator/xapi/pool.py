@@ -72,6 +72,8 @@ class Pool(Objects):
 
     def start(self) -> "Pool":
         """Let every host serve."""
+        self._stopping.clear()
+        self.plugin_runner.start()
         for host in self.hosts:
             host.write_files()
             host.start()
@@ -80,11 +82,11 @@ class Pool(Objects):
     def stop(self) -> None:
         """End everything: no thread, socket or plugin process is left."""
         self._stopping.set()
+        for host in self.hosts:
+            host.up = False
         self.plugin_runner.stop()
         with self.db.lock:
             self.operations_ended.notify_all()
-        for host in self.hosts:
-            host.up = False
         self.changed_state()
         for host in self.hosts:
             host.close()

@@ -1,0 +1,90 @@
+"""The simulator's own XML and JSON against the standard library's."""
+
+import json
+import xmlrpc.client
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xscontainer.simulator.xapi import decode, encode
+from xscontainer.simulator.xapi.failures import HttpError
+from xscontainer.simulator.xapi.query import compile_query
+from xscontainer.simulator.xapi.values import ILLEGAL, clean
+
+# What XML carries unchanged: no control characters, and no CR, which a parser turns into LF.
+_text = st.text().map(lambda text: ILLEGAL.sub("", text).replace("\r", ""))
+_scalars = st.one_of(_text, st.booleans(), st.integers(-(2**31), 2**31 - 1), st.floats(-1e6, 1e6).map(round))
+_values = st.recursive(
+    _scalars, lambda inner: st.one_of(st.lists(inner), st.dictionaries(_text.filter(bool), inner)), max_leaves=20
+)
+
+
+def _as_strings(value: Any) -> Any:
+    """XAPI sends its integers as strings."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, list):
+        return [_as_strings(v) for v in value]
+    if isinstance(value, dict):
+        return {k: _as_strings(v) for k, v in value.items()}
+    return value
+
+
+@given(_values)
+def test_xml_answers_are_read_back(value: Any) -> None:
+    """By the standard library's client, with integers as strings."""
+    (answer,), _method = xmlrpc.client.loads(encode.xml_success(value).decode())
+    assert answer == {"Status": "Success", "Value": _as_strings(value)}
+
+
+@given(_values)
+def test_json_answers_are_read_back(value: Any) -> None:
+    """With integers as numbers."""
+    assert json.loads(encode.json_success("2.0", 1, value).decode()) == {"jsonrpc": "2.0", "result": value, "id": 1}
+
+
+@given(st.text(min_size=1).map(clean).filter(str.strip), st.lists(_values))
+def test_xml_requests_are_understood(method: str, params: Any) -> None:
+    """As the standard library's client sends them."""
+    method = method.replace("\r", "")
+    body = xmlrpc.client.dumps(tuple(params), method or "m").encode()
+    request = decode.xml_call(body)
+    assert (request.method, request.params) == (method or "m", params)
+
+
+@given(st.text(min_size=1).filter(lambda t: t.isprintable()), st.lists(_values))
+def test_json_requests_are_understood(method: str, params: Any) -> None:
+    """Version 2.0 and 1."""
+    for version in ({"jsonrpc": "2.0"}, {}):
+        body = json.dumps(dict(version, method=method, params=params, id=3)).encode()
+        request = decode.json_call(body)
+        assert (request.method, request.params, request.identity) == (method, params, 3)
+
+
+@given(st.binary())
+def test_rubbish_is_an_http_error(body: bytes) -> None:
+    """Never anything else."""
+    for parse in (decode.xml_call, decode.json_call):
+        with pytest.raises(HttpError):
+            parse(body)
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ('field "name__label" = "a"', True),
+        ("field 'name__label' = 'b'", False),
+        ('not field "name__label" = "b" and field "is_a_template" = "false"', True),
+        ('(field "name__label" = "b" or true) and not false', True),
+        ('field "tags" = "(\'x\')"', True),
+        ('"a" = "a"', True),
+    ],
+)
+def test_queries(text: str, expected: bool) -> None:
+    """Expressions of get_all_records_where."""
+    values = {"name_label": "a", "is_a_template": False, "tags": ["x"]}
+    assert compile_query(text, list(values))(values) is expected

@@ -73,7 +73,7 @@ def serve(argument: bytes) -> bytes:
     except Lost as error:
         return failure(["DAEMON_LOST", f"The xscontainer daemon of this host took the call, and {error}. "
                         "What it asked for may have happened. Check xscontainer-monitor and its log."])
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - whatever happened, XAPI needs an answer
         if hasattr(error, "description"):  # an error of xscontainer.errors
             return failure(error.description())
         return failure(["XENAPI_PLUGIN_FAILURE", "xscontainer", type(error).__name__, str(error) or repr(error)])

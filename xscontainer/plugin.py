@@ -112,7 +112,8 @@ def _decode(argument: bytes) -> "Tuple[str, Dict[str, str]]":
         parameters, function = xmlrpc.client.loads(text)
     except Exception as error:
         # The parser raises whatever its parts raise: expat's, binascii's and decimal's errors among them.
-        raise ArgumentError(f"The plugin's argument is no XML-RPC call: {_shown(str(error) or type(error).__name__)}.") from error
+        why = _shown(str(error) or type(error).__name__)
+        raise ArgumentError(f"The plugin's argument is no XML-RPC call: {why}.") from error
     if not function:
         raise ArgumentError("The plugin's argument names no function.")
     if len(parameters) != 2 or not isinstance(parameters[1], dict):
@@ -303,8 +304,9 @@ def _storage_host(session: Session, arguments: "Mapping[str, str]", here: str) -
 def longest_action(settings: Settings) -> float:
     """Seconds after which even an action that has to connect first is over, here or on another host."""
     ssh = settings.ssh
+    connecting = ssh.connect_timeout + ssh.banner_timeout + ssh.auth_timeout
     # Twice the request: an action may look at the container before it changes it.
-    return ssh.connect_timeout + ssh.banner_timeout + ssh.auth_timeout + 2 * settings.engine.request_timeout + 10.0
+    return settings.xapi.timeout + connecting + 2 * settings.engine.request_timeout
 
 
 def _forward(call: Call, context: Context, host: str) -> bytes:

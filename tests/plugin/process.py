@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import tempfile
 import time
 import xmlrpc.client
 from typing import Any, Dict, List, NamedTuple, Optional, Union
@@ -45,7 +46,7 @@ class Process:
 
     def __init__(self, executable: str, *arguments: Union[str, bytes]) -> None:
         # Files, as XAPI has them: no pipe that could fill up or report that its reader is gone.
-        self._files = [os.memfd_create(name) if hasattr(os, "memfd_create") else _unnamed() for name in ("out", "err")]
+        self._files = [_unnamed(), _unnamed()]
         self.process = subprocess.Popen(
             [executable, *arguments], env=ENVIRONMENT, cwd="/", stdin=subprocess.DEVNULL,
             stdout=self._files[0], stderr=self._files[1], close_fds=True)
@@ -66,7 +67,6 @@ class Process:
 
 
 def _unnamed() -> int:
-    import tempfile
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
 

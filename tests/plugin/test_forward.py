@@ -361,8 +361,8 @@ def test_handing_a_call_on_imports_next_to_nothing(dom0: Dom0) -> None:
     process = subprocess.run(
         [sys.executable, "-IS", "-c", program, os.path.dirname(os.path.dirname(PLUGIN))],
         env={"XSCONTAINER_CONF": dom0.settings_path}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=30)
-    cheap = {"_collections_abc", "_socket", "_stat", "errno", "genericpath", "os", "os.path", "posixpath", "stat", "time",
-             "xscontainer", "xscontainer.forward"}
+    cheap = {"_collections_abc", "_socket", "_stat", "errno", "genericpath", "os", "os.path", "posixpath", "stat",
+             "time", "xscontainer", "xscontainer.forward"}
     assert set(process.stderr.decode().split()) <= cheap
 
 
@@ -390,8 +390,9 @@ def test_what_is_not_plain_is_left_to_settings(text: str) -> None:
 
 
 fragments = st.sampled_from([
-    "[daemon]", "[xapi]", "[DEFAULT]", "[", "]", "[]", "socket", "Socket", "workers", "=", " = ", ":", "/a/b", "/run/x.sock", "3",
-    "\n", "\n\n", "\n ", "\n\t", " ", "#", ";", "%(x)s", "\r", "\x0b", "\x1c", "\u2028", "\u00a0", "\ufeff", '"',
+    "[daemon]", "[xapi]", "[DEFAULT]", "[", "]", "[]", "socket", "Socket", "workers", "=", " = ", ":", "/a/b",
+    "/run/x.sock", "3", "\n", "\n\n", "\n ", "\n\t", " ", "#", ";", "%(x)s", "\r", "\x0b", "\x1c",
+    "\u2028", "\u00a0", "\ufeff", '"',
 ])
 
 
@@ -401,9 +402,10 @@ def test_wherever_both_read_a_text_they_agree(text: str) -> None:
 
 
 lines = st.lists(st.sampled_from([
-    "[daemon]", "[xapi]", "[other]", "[daemon] ", " [daemon]", "[Daemon]", "socket = /a/b", "socket=/c", "SOCKET =/d ", "socket : /e",
-    " socket = /f", "socket = /g h", "socket", "socket =", "socket = relative", "# socket = /i", "  ; socket = /j", "", " ",
-    "workers = 3", "unknown = = x", "  continued", "socket = /k # no comment", "socket\t=\t/l", "= /m",
+    "[daemon]", "[xapi]", "[other]", "[daemon] ", " [daemon]", "[Daemon]", "socket = /a/b", "socket=/c", "SOCKET =/d ",
+    "socket : /e", " socket = /f", "socket = /g h", "socket", "socket =", "socket = relative", "# socket = /i",
+    "  ; socket = /j", "", " ", "workers = 3", "unknown = = x", "  continued", "socket = /k # no comment",
+    "socket\t=\t/l", "= /m",
 ]), max_size=8).map("\n".join)
 
 

@@ -150,7 +150,7 @@ def _state(state: str, status: str) -> str:
 def _name(names: object, container_id: str) -> str:
     """One name without its slash: a link adds names such as "/web/db", and a container being removed has none."""
     if isinstance(names, list):
-        cleaned = [clean_text(name, NAME_LIMIT + 1).lstrip("/") for name in names[:64]]
+        cleaned = [clean_text(name, NAME_LIMIT + 1).lstrip("/" + SPACE) for name in names[:64]]
         usable = sorted((name.count("/"), len(name), name) for name in cleaned if name)
         if usable:
             return usable[0][2]

@@ -422,7 +422,7 @@ def read_docker_ps(text: str) -> ContainerList:
         raise ValueError("the container list holds a declaration, which no published one does")
     try:
         root = ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, UnicodeError) as error:
         raise ValueError(f"the container list is not well-formed XML: {error}") from error
     entries = [_entry_as_api(entry) for entry in root.findall("item/entry")]
     left_out = root.findtext("left_out", "0")

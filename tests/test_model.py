@@ -140,7 +140,8 @@ def test_one_name_without_slash(names: object, name: str) -> None:
 def test_a_container_without_an_id_is_none() -> None:
     for bad in (None, "", "abc", "g" * 64, "A" * 64, "a" * 65, "a" * 64 + "\n", 5):
         assert Container.from_api(entry(1, Id=bad)) is None
-    for bad_entry in (None, [], "x", 5):
+    nothing: List[object] = [None, [], "x", 5]
+    for bad_entry in nothing:
         assert Container.from_api(bad_entry) is None
 
 
@@ -245,8 +246,8 @@ def test_any_answer_becomes_bounded_printable_values(answer: object) -> None:
 def test_any_facts_and_events_are_read(answer: object, fields: Dict[str, Any]) -> None:
     for data in (answer, fields):
         for kind in (EngineVersion, EngineInfo, EngineEvent):
-            value = kind.from_api(data)  # type: ignore[attr-defined]
-            assert value == kind.from_api(data)  # type: ignore[attr-defined]
+            value = kind.from_api(data)
+            assert value == kind.from_api(data)
             json.dumps(value, ensure_ascii=False).encode("utf-8")
             assert all(len(member) <= 256 for member in value if isinstance(member, (str, tuple)))
 

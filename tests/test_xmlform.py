@@ -253,8 +253,8 @@ def test_rule_5_the_children_of_an_entry_are_flat_text(answer: object, orchestra
             assert isinstance(found[name], str)
         for name in OURS:
             assert isinstance(found.get(name, ""), str)
-    for found in ElementTree.fromstring(text).iter():
-        assert not found.attrib
+    for element in ElementTree.fromstring(text).iter():
+        assert not element.attrib
 
 
 # Rule 6: names that are sought in the whole document.

@@ -2,7 +2,8 @@
 
 One :class:`Faults` per guest or engine. The server asks it with :meth:`Faults.take` at two moments: when a connection
 was accepted (subject ``connect``) and, in an engine, when a request was read (subject ``GET /containers/json?all=1``,
-without the API version).
+as sent).
+A guest's faults are for its connections; an engine's are for requests unless ``match`` says ``connect``.
 
 ==================  =====================================================================  =================
 kind                what happens                                                           where
@@ -80,6 +81,11 @@ class Faults:
         """Switch one kind off, or all. What already hangs goes on hanging until its connection ends."""
         with self._lock:
             self._rules = [rule for rule in self._rules if kind and rule.fault.kind != kind]
+
+    @property
+    def at_connect(self) -> bool:
+        """Whether a fault names ``connect``: an engine's faults are for requests unless they do."""
+        return any("connect" in rule.fault.match for rule in self._rules)
 
     def take(self, subject: str, kinds: Iterable[str]) -> Optional[Fault]:
         """The first fault of these kinds for ``subject``, counted as used; None: behave."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import selectors
 import socket
 import threading
@@ -163,3 +164,14 @@ def pump(client: socket.socket, server: socket.socket, fault: Fault, stopping: t
                         return
                 else:
                     send_badly(client, data, fault, stopping)
+
+
+def wait_closed(connection: socket.socket, until: Optional[float] = None) -> None:
+    """Block until the peer closes, the socket is shut down here, or time.monotonic() reaches ``until``."""
+    # poll(), not a socket timeout: that would turn the same socket non-blocking for the threads that send.
+    poller = select.poll()
+    poller.register(connection, select.POLLIN)
+    while True:
+        left = None if until is None else max(0.0, until - time.monotonic()) * 1000
+        if not poller.poll(left) or not connection.recv(_CHUNK):
+            return

@@ -1,21 +1,16 @@
 import os
-import shutil
 from typing import Any, Callable, Iterator, List
 
 import paramiko
 import pytest
 
-from tests.engine.peers import SocketConnection, Sshd, program
+from tests.engine.peers import SocketConnection, Sshd
+from tests.need import need_program
 from xscontainer.engine import ssh
 from xscontainer.settings import EngineSettings, SSHSettings
 
 QUICK = SSHSettings(connect_timeout=5.0, banner_timeout=5.0, auth_timeout=5.0)
 ENGINE = EngineSettings(request_timeout=10.0)
-
-
-def need(condition: Any, what: str) -> None:
-    if not condition:
-        pytest.skip(f"needs {what}")
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +31,8 @@ def socket_path(tmp_path: Any) -> str:
 @pytest.fixture
 def make_sshd(tmp_path: Any, key_pair: ssh.KeyPair) -> Iterator[Callable[..., Sshd]]:
     """Starts an sshd: (options, host_keys="ed25519")."""
-    need(program("sshd") and shutil.which("ssh-keygen"), "an OpenSSH server")
+    need_program("sshd", "openssh-server")
+    need_program("ssh-keygen", "openssh-client")
     started: List[Sshd] = []
 
     def make(options: str = "", host_keys: str = "ed25519", **more: Any) -> Sshd:

@@ -9,8 +9,9 @@ from typing import Any, Callable, List
 
 import pytest
 
-from tests.engine.conftest import ENGINE, QUICK, need
+from tests.engine.conftest import ENGINE, QUICK
 from tests.engine.peers import Script, Server, Sshd, http_answer, read_head
+from tests.need import need
 from xscontainer.engine import api, ssh
 from xscontainer.errors import (
     EngineForbidden,

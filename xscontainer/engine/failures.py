@@ -26,6 +26,9 @@ PARAMIKO: _Table = {
     "paramiko.ChannelException": errors.ForwardingRefused,
     "paramiko.BadHostKeyException": errors.HostKeyChanged,
     "paramiko.IncompatiblePeer": errors.GuestSilent,
+    "paramiko.AuthFailure": errors.KeyNotAccepted,
+    "paramiko.UnknownKeyType": errors.HostKeyUnreadable,
+    "paramiko.SFTPError": errors.TransportLost,
     "paramiko.MessageOrderError": errors.GuestSilent,
     "paramiko.ProxyCommandFailure": errors.TransportLost,
     "paramiko.NoValidConnectionsError": errors.GuestUnreachable,
@@ -155,6 +158,11 @@ def words(value: object) -> str:
 _VERSION_MISMATCH = re.compile(r"client (version|is too|API version)|client is newer|API version", re.IGNORECASE)
 
 
+# Older engines answer 500 where newer ones answer 409.
+_CONFLICT = re.compile(r"is (not paused|already paused|not running|paused|restarting|dead|marked for removal)",
+                       re.IGNORECASE)
+
+
 def refusal(status: int, explanation: object, doing: str, container: Optional[str] = None) -> XSContainerError:
     """Our error for an HTTP ``status`` of 400 or more.
 
@@ -164,7 +172,7 @@ def refusal(status: int, explanation: object, doing: str, container: Optional[st
     said = words(explanation) if explanation else f"HTTP status {status}"
     if status == 404 and container is not None:
         return errors.ContainerNotFound(f"The engine knows no container {container}.")
-    if status == 409:
+    if status == 409 or (status == 500 and container is not None and _CONFLICT.search(said)):
         return errors.ContainerConflict(f"{doing} failed: {said}.")
     if status == 400 and _VERSION_MISMATCH.search(said):
         return errors.EngineTooOld(f"{doing} failed: {said}.")

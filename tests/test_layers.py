@@ -78,7 +78,7 @@ ENTRY_CALLS = {
 }
 ENTRY_METHODS = {"addHandler", "removeHandler", "setLevel"}
 # The simulator's own entries.
-SIMULATOR_ENTRIES = {"demo", "__main__", "cli"}
+SIMULATOR_ENTRIES = {"demo", "__main__", "cli", "spawner"}
 
 
 class Import(NamedTuple):

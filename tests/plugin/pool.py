@@ -70,8 +70,7 @@ class PluginPool:
                 self.hosts.append(host)
                 if self._daemons:
                     host.server.start()
-            self.client = XenAPI.Session(f"http://127.0.0.1:{self.pool.coordinator.tcp_port}/")
-            self.client.xenapi.login_with_password("root", "root-pw", "1.0", "test")
+            self.client = self.new_client()
             # Its connection would outlive it.
             stack.callback(lambda: self.client("close")())
             self._stack = stack.pop_all()
@@ -79,6 +78,12 @@ class PluginPool:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    def new_client(self) -> Any:
+        """Another session on the coordinator; ``session("close")()`` closes its connection."""
+        client = XenAPI.Session(f"http://127.0.0.1:{self.pool.coordinator.tcp_port}/")
+        client.xenapi.login_with_password("root", "root-pw", "1.0", "test")
+        return client
 
     def call(self, host: Host, function: str, **arguments: str) -> str:
         """host.call_plugin as a client makes it; a failure raises XenAPI.Failure."""

@@ -57,8 +57,10 @@ def test_any_bytes_get_a_well_formed_failure(argument: bytes) -> None:
 
 markup = st.lists(st.sampled_from([
     "<methodCall>", "</methodCall>", "<methodName>", "</methodName>", "start", "echo", "<params>", "</params>",
-    "<param>", "</param>", "<value>", "</value>", "<struct>", "</struct>", "<member>", "</member>", "<name>", "</name>",
-    "vmuuid", VM, "<array><data>", "</data></array>", "<int>", "</int>", "7", "<string>", "</string>", "<nil/>", "<base64>",
+    "<param>", "</param>", "<value>", "</value>", "<struct>", "</struct>",
+    "<member>", "</member>", "<name>", "</name>",
+    "vmuuid", VM, "<array><data>", "</data></array>", "<int>", "</int>", "7", "<string>", "</string>", "<nil/>",
+    "<base64>",
     "</base64>", "<boolean>", "</boolean>", "<dateTime.iso8601>", "</dateTime.iso8601>", "<double>", "</double>",
     "<bigdecimal>", "</bigdecimal>", "&amp;", "&#0;", "&x;", "<![CDATA[", "]]>", "\x00", "\x1b", "\ufffe",
     "\U0001f600", "text",

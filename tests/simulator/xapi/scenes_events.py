@@ -395,8 +395,8 @@ def wake_ups(replay: Replay, step: Step) -> None:
     reader.close()
     writer.close()
     median = sorted(taken)[len(taken) // 2]
-    # Far from 0.05 s whatever else this machine does at the moment.
-    assert median < 0.04, "median {:.1f} ms, recorded {}".format(median * 1000, step["reply"]["median_ms"])
+    # A few milliseconds on a machine that does nothing else; without a wake-up it would be seconds.
+    assert median < 0.5, "median {:.1f} ms, recorded {}".format(median * 1000, step["reply"]["median_ms"])
 
 
 def burst(replay: Replay, step: Step) -> None:

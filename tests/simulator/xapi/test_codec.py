@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from xscontainer.simulator.xapi import decode, encode
 from xscontainer.simulator.xapi.failures import HttpError
 from xscontainer.simulator.xapi.query import compile_query
-from xscontainer.simulator.xapi.values import ILLEGAL, clean
+from xscontainer.simulator.xapi.values import ILLEGAL
 
 # What XML carries unchanged: no control characters, and no CR, which a parser turns into LF.
 _text = st.text().map(lambda text: ILLEGAL.sub("", text).replace("\r", ""))
@@ -47,13 +47,12 @@ def test_json_answers_are_read_back(value: Any) -> None:
     assert json.loads(encode.json_success("2.0", 1, value).decode()) == {"jsonrpc": "2.0", "result": value, "id": 1}
 
 
-@given(st.text(min_size=1).map(clean).filter(str.strip), st.lists(_values))
+@given(st.text("aZ09._-\u00e9", min_size=1), st.lists(_values))
 def test_xml_requests_are_understood(method: str, params: Any) -> None:
     """As the standard library's client sends them."""
-    method = method.replace("\r", "")
-    body = xmlrpc.client.dumps(tuple(params), method or "m").encode()
+    body = xmlrpc.client.dumps(tuple(params), method).encode()
     request = decode.xml_call(body)
-    assert (request.method, request.params) == (method or "m", params)
+    assert (request.method, request.params) == (method, params)
 
 
 @given(st.text(min_size=1).filter(lambda t: t.isprintable()), st.lists(_values))

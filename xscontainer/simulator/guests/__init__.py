@@ -1,6 +1,7 @@
-"""Guests: what answers SSH at a VM's address."""
+"""Guests: what answers SSH at a VM's address. The embedded kind is in .embedded: it needs paramiko."""
 
 from xscontainer.simulator.guests.base import Guest
+from xscontainer.simulator.guests.group import Guests
 from xscontainer.simulator.guests.openssh import OpenSSHGuest
 
-__all__ = ["Guest", "OpenSSHGuest"]
+__all__ = ["Guest", "Guests", "OpenSSHGuest"]

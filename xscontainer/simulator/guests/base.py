@@ -5,7 +5,7 @@ import os
 import shutil
 import socket
 import time
-from typing import List, Optional
+from typing import Any, List, Optional
 
 from xscontainer.simulator.engines import relay
 from xscontainer.simulator.engines.acceptor import Acceptor
@@ -44,6 +44,8 @@ class Guest:
         self.authorized_keys_path = os.path.join(self.directory, "authorized_keys")
         self.log_path = os.path.join(self.directory, "sshd.log")
         self.faults = Faults()
+        self.engine: Any = None
+        """The engine in this guest, if its maker started one there (RealEngine or EmbeddedEngine)."""
         self.accepted = 0
         """TCP connections accepted so far."""
         self._own_acceptor = acceptor is None
@@ -164,6 +166,18 @@ class Guest:
         if self._own_acceptor:
             self._acceptor.close()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def set_forwarding(self, allowed: bool) -> None:
+        """Whether streamlocal channels are allowed."""
+        raise NotImplementedError
+
+    def misbehave(self, kind: str, **details: Any) -> None:
+        """Switch a connection fault on (see :mod:`..engines.faults`)."""
+        raise NotImplementedError
+
+    def behave(self) -> None:
+        """Switch all faults off."""
+        raise NotImplementedError
 
     @property
     def sessions(self) -> int:

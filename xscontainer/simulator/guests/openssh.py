@@ -69,6 +69,10 @@ class OpenSSHGuest(Guest):
             self._stop_daemon()
             self._start_daemon()
 
+    def set_forwarding(self, allowed: bool) -> None:
+        """Whether streamlocal channels are allowed, for every connection from now on."""
+        self.set_options({**self._options, "AllowStreamLocalForwarding": "yes" if allowed else "no"})
+
     def _write_config(self) -> None:
         ours = {
             "HostKey": self.host_key_path,

@@ -9,7 +9,7 @@ import random
 import threading
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Set
 
-from xscontainer.errors import XapiError, XapiUnavailable
+from xscontainer.errors import XapiUnavailable
 from xscontainer.vmrecord import VMChange, VMRecord
 from xscontainer.xapi.pool import PoolRecord
 from xscontainer.xapi.session import Session
@@ -38,6 +38,7 @@ class Tracker:
     """The pool's VMs as the events so far describe them."""
 
     def __init__(self) -> None:
+        self._named: Set[str] = set()  # uuids of the VMs that the listener believes to exist
         self._clear()
 
     def _clear(self) -> None:
@@ -49,11 +50,11 @@ class Tracker:
 
     def restart(self, result: "Dict[str, Any]") -> Batch:
         """The first answer to a subscription from token "": VMs it does not name are gone."""
-        before = {vm.uuid for vm in self._vms.values()}
+        before = self._named
         self._clear()
         batch = self.feed(result)
-        gone = before - {vm.uuid for vm in self._vms.values()}
-        return Batch(batch.changes + [VMChange(uuid, None) for uuid in sorted(gone)], batch.pool, True)
+        gone = [VMChange(uuid, None) for uuid in sorted(before - self._named)]
+        return Batch(batch.changes + gone, batch.pool, True)
 
     def feed(self, result: "Dict[str, Any]") -> Batch:
         """An answer of event.from.
@@ -76,6 +77,8 @@ class Tracker:
         self._count(result)
         changed_pool = pool if pool != self._pool else None
         self._pool = pool
+        # Last: what an error keeps from the listener is told after the restart that follows it.
+        self._named = {vm.uuid for vm in self._vms.values()}
         return Batch(changes, changed_pool, False)
 
     def _vm_event(self, event: "Dict[str, Any]", touched: "Set[str]", gone: "List[str]") -> None:
@@ -91,18 +94,21 @@ class Tracker:
         vm = VMRecord.from_snapshot(ref, event["snapshot"])
         if known and known.guest_metrics != vm.guest_metrics:
             self._vm_of.pop(known.guest_metrics, None)
-        self._vm_of[vm.guest_metrics] = ref
+        if vm.is_guest:
+            self._vm_of[vm.guest_metrics] = ref
         if known is None or known._replace(networks={}) != vm:
             touched.add(ref)
         self._vms[ref] = vm._replace(networks=known.networks if known else {})
 
     def _metrics_event(self, event: "Dict[str, Any]", touched: "Set[str]") -> None:
         ref = event["ref"]
+        before = self._networks.get(ref, {})
         if event["operation"] == "del":
             self._networks.pop(ref, None)
         else:
             self._networks[ref] = dict(event["snapshot"].get("networks") or {})
-        if ref in self._vm_of:
+        # Guest agents report all the time, and mostly what is known.
+        if ref in self._vm_of and self._networks.get(ref, {}) != before:
             touched.add(self._vm_of[ref])
 
     def _changes(self, touched: "Set[str]") -> "List[VMChange]":
@@ -155,8 +161,8 @@ class Watch:
                 self._subscribe()
                 started = True
                 self._follow()
-            except (XapiError, ResyncNeeded, KeyError, TypeError, ValueError, OSError) as exc:
-                # Wrong shapes too: an answer that cannot be read is as good as none.
+            except Exception as exc:
+                # The outermost handler. An answer of the wrong shape is as good as none.
                 if not self._stopped.is_set():
                     self._lost(exc)
             finally:
@@ -172,7 +178,7 @@ class Watch:
         self._stopped.set()
         session = self._session
         if session is not None:
-            session.close()
+            session.interrupt()
 
     def _subscribe(self) -> None:
         session = self._login()
@@ -183,7 +189,6 @@ class Watch:
 
     def _follow(self) -> None:
         assert self._session is not None
-        # Longer than the poll, or an idle pool would look like a dead one.
         token = ""
         while not self._stopped.is_set():
             if self._resync.is_set():

@@ -47,19 +47,24 @@ def key_pair(session: Session, pool_ref: str, pool_config: "Mapping[str, str]",
 
 
 def _store(session: Session, pool_ref: str, pair: KeyPair) -> KeyPair:
-    """Store a new pair; if another host was faster, drop ours and take its pair."""
+    """Store a new pair; if another host was faster, drop ours and take its pair.
+
+    The call that decides may have to be sent twice (the connection broke before the
+    answer), and then finds its own key there.
+    """
     private_ref = session.xenapi.secret.create({"value": pair.private, "other_config": {}})
     public_ref = session.xenapi.secret.create({"value": pair.public, "other_config": {}})
+    private_uuid = session.xenapi.secret.get_uuid(private_ref)
     try:
-        session.xenapi.pool.add_to_other_config(
-            pool_ref, keys.PRIVATE_SECRET, session.xenapi.secret.get_uuid(private_ref))
+        session.xenapi.pool.add_to_other_config(pool_ref, keys.PRIVATE_SECRET, private_uuid)
     except XapiError as exc:
-        session.xenapi.secret.destroy(private_ref)
-        session.xenapi.secret.destroy(public_ref)
         if exc.details[:1] != ["MAP_DUPLICATE_KEY"]:
-            raise
-        stored = session.xenapi.pool.get_other_config(pool_ref)
-        return KeyPair(value(session, stored[keys.PRIVATE_SECRET]), "")
+            raise  # nobody knows whether it was heard: two secrets left over do no harm, a missing key does
+        stored = session.xenapi.pool.get_other_config(pool_ref).get(keys.PRIVATE_SECRET, "")
+        if stored != private_uuid:
+            session.xenapi.secret.destroy(private_ref)
+            session.xenapi.secret.destroy(public_ref)
+            return KeyPair(value(session, stored), "")
     # Only the winner of the private key comes here, so a public key that is there is a leftover.
     session.xenapi.pool.remove_from_other_config(pool_ref, keys.PUBLIC_SECRET)
     session.xenapi.pool.add_to_other_config(

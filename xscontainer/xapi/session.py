@@ -16,6 +16,7 @@ VM record from JSON costs a tenth of the CPU.
 import contextlib
 import http.client
 import json
+import select
 import socket
 import threading
 from typing import Any, Callable, Iterator, List, Tuple, TypeVar
@@ -40,8 +41,11 @@ _BY_CODE = {
     "CANNOT_CONTACT_HOST": XapiUnavailable,
 }
 
-# Not sent again when a connection breaks between request and answer.
-_NOT_REPEATABLE = frozenset(("host.call_plugin", "message.create", "secret.create", "task.create"))
+# Not sent again when a connection breaks between request and answer: they may have been heard.
+_NOT_REPEATABLE = frozenset((
+    "host.call_plugin", "VM.call_plugin", "VM.call_host_plugin",
+    "message.create", "secret.create", "task.create", "session.login_with_password",
+))
 
 Result = TypeVar("Result")
 
@@ -85,7 +89,7 @@ class Session(XenAPI.Session):
         super().__init__("http://localhost/")
         self._http = _UnixConnection(socket_path, timeout)
         self._serial = 0
-        self._closed = False
+        self._interrupted = False
 
     @classmethod
     def login(cls, socket_path: str, originator: str, timeout: float, login_timeout: float) -> "Session":
@@ -122,22 +126,28 @@ class Session(XenAPI.Session):
             status, answer = self._exchange(method, body)
         except (OSError, http.client.HTTPException) as exc:
             self._http.close()
-            reason = str(exc) or type(exc).__name__
+            reason = "it was called off" if self._interrupted else str(exc) or type(exc).__name__
             raise XapiUnavailable(f"XAPI at {self._http.path} did not answer {method}: {reason}.") from exc
         return self._decode(method, status, answer)
 
     def _exchange(self, method: str, body: bytes) -> "Tuple[int, bytes]":
+        if self._http.sock is not None and _ended(self._http.sock):
+            self._http.close()  # xapi was restarted, or tired of an idle connection: no failure yet
         reused = self._http.sock is not None
         try:
             return self._send(body)
         except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
-            # xapi closes connections that were idle for long; that is no failure yet.
+            # It may have ended just now.
             self._http.close()
-            if self._closed or not reused or method in _NOT_REPEATABLE:
+            if self._interrupted or not reused or method in _NOT_REPEATABLE:
                 raise
             return self._send(body)
 
     def _send(self, body: bytes) -> "Tuple[int, bytes]":
+        if self._http.sock is None:
+            self._http.connect()
+        if self._interrupted:  # after connecting: interrupt() looks for a socket after it said so
+            raise ConnectionAbortedError()
         self._http.request("POST", "/jsonrpc", body, {"Content-Type": "application/json"})
         response = self._http.getresponse()
         return response.status, response.read()
@@ -151,26 +161,39 @@ class Session(XenAPI.Session):
         if not isinstance(decoded, dict) or not ("result" in decoded or "error" in decoded):
             raise XapiUnavailable(f"XAPI answered {method} with HTTP status {status} and no JSON-RPC reply.")
         error = decoded.get("error")
-        if error:
+        if isinstance(error, dict):
             data = error.get("data")
-            raise failure([error.get("message", "")] + (data if isinstance(data, list) else []), method)
+            raise failure([str(error.get("message", ""))] + (data if isinstance(data, list) else []), method)
+        if error:  # where it fails to read the request at all, xapi forgets the form of JSON-RPC 2.0
+            raise failure([str(word) for word in error] if isinstance(error, list) else [str(error)], method)
         return decoded["result"]
 
     def logout(self) -> None:
         """Give the session back to xapi (it keeps 500 for one originator) and close; never raises."""
+        self._interrupted = False
         with contextlib.suppress(XapiError):
             self.set_timeout(2.0)
             self.call("session.logout", (self._session,))
         self.close()
 
     def close(self) -> None:
-        """Close the connection only. From another thread it ends a call that waits there."""
-        self._closed = True
+        """Close the connection only; for the thread that uses the session."""
+        self._http.close()
+
+    def interrupt(self) -> None:
+        """From another thread: end the call that waits here, and refuse all others but the logout."""
+        self._interrupted = True
         sock = self._http.sock
         if sock is not None:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
-        self._http.close()
+
+
+def _ended(sock: socket.socket) -> bool:
+    """Whether the far side closed an idle connection (or speaks unasked, which is as bad)."""
+    waiting = select.poll()  # select() takes no descriptor above 1023
+    waiting.register(sock, select.POLLIN)
+    return bool(waiting.poll(0))
 
 
 class SessionPool:
@@ -193,18 +216,24 @@ class SessionPool:
         self._closed = False
 
     @contextlib.contextmanager
-    def lease(self) -> "Iterator[Session]":
-        """:raises XapiUnavailable: no session within the deadline, or XAPI is away."""
+    def lease(self, fresh: bool = False) -> "Iterator[Session]":
+        """:param fresh: log in anew, whatever there is.
+        :raises XapiUnavailable: no session within the deadline, or XAPI is away.
+        """
         if not self._free.acquire(timeout=self._patience):
             raise XapiUnavailable("All XAPI sessions are busy.")
         try:
             with self._lock:
-                session = self._idle.pop() if self._idle else None
+                session = self._idle.pop() if self._idle and not fresh else None
             if session is None:
                 session = self._login()
             try:
                 yield session
-            except (XapiSessionLost, XapiUnavailable):
+            except XapiSessionLost:
+                session.close()
+                self.forget()
+                raise
+            except XapiUnavailable:
                 session.close()
                 raise
             except BaseException:
@@ -222,17 +251,16 @@ class SessionPool:
         session.logout()
 
     def run(self, work: "Callable[[Session], Result]") -> Result:
-        """``work(session)``, once more on a new login if the old one turns out to be gone."""
+        """``work(session)``, once more from its start, on a new login, if the old one turns out to be gone."""
         try:
             with self.lease() as session:
                 return work(session)
         except XapiSessionLost:
-            self.forget()
-            with self.lease() as session:
+            with self.lease(fresh=True) as session:
                 return work(session)
 
     def forget(self) -> None:
-        """Drop idle sessions: after a restart of xapi they are all dead."""
+        """Drop idle sessions: logins end together, when xapi restarts or the pool changes."""
         with self._lock:
             idle, self._idle = self._idle, []
         for session in idle:

@@ -49,6 +49,10 @@ class Call:
         return self.host.life == self.life and self.host.up and self.pool.coordinator.up
 
 
+def _miscounted(method: Method, given: int) -> XapiError:
+    return XapiError("MESSAGE_PARAMETER_COUNT_MISMATCH", method.name, str(method.minimum), str(given))
+
+
 class Dispatcher:
     """Serves the calls of all hosts of a pool."""
 
@@ -101,23 +105,17 @@ class Dispatcher:
 
     def _enter(self, call: Call, method: Method, params: List[Any]) -> None:
         if not params:
-            self._miscounted(method, -1)
+            # XAPI counts without the session, also where it is missing.
+            raise _miscounted(method, -1)
         self._model.types.checker("string")(params[0])
         call.session = self._pool.sessions.find(params[0])
-
-    def _miscounted(self, method: Method, given: int) -> None:
-        expected = method.minimum
-        if given < 0:
-            # Without a session XAPI counts one less on both sides, and no further than nothing.
-            raise XapiError("MESSAGE_PARAMETER_COUNT_MISMATCH", method.name, str(expected), "-1")
-        raise XapiError("MESSAGE_PARAMETER_COUNT_MISMATCH", method.name, str(expected), str(given))
 
     def _check(self, method: Method, params: List[Any]) -> List[Any]:
         checkers = method.checkers
         if checkers is None:
             return params
         if len(params) < method.minimum or (len(params) > len(checkers) and method.minimum == len(checkers)):
-            self._miscounted(method, len(params))
+            raise _miscounted(method, len(params))
         return [checker(value) for checker, value in zip(checkers, params)]
 
     def _run(self, call: Call, method: Method, permission: str, params: List[Any]) -> Any:

@@ -93,7 +93,7 @@ def power_off(pool: "Pool", vm: Row, step: Callable[[], None], state: str = "Hal
     step()
 
 
-def _start(call: "Call", vm: Row, host: Optional[Row], operation: str) -> str:
+def _start(call: "Call", vm: Row, host: Optional[Row], operation: str, paused: bool) -> str:
     pool = call.pool
     with operation_on(call, vm, operation) as key:
         target = host or pool.choose_host(vm)
@@ -101,6 +101,8 @@ def _start(call: "Call", vm: Row, host: Optional[Row], operation: str) -> str:
         try:
             pool.step()
             boot(pool, vm, target, pool.step)
+            if paused:
+                pool.db.set(vm, "power_state", "Paused")
             pool.power_event(vm.ref, "start")
             pool.tell(
                 "VM_STARTED", vm, "{} started on host: " + "{} (uuid: {})".format(target["name_label"], target["uuid"])
@@ -110,16 +112,16 @@ def _start(call: "Call", vm: Row, host: Optional[Row], operation: str) -> str:
     return ""
 
 
-def start(call: "Call", ref: str, _start_paused: bool, _force: bool) -> str:
+def start(call: "Call", ref: str, start_paused: bool, _force: bool) -> str:
     """VM.start: on a host of the pool's choice."""
-    return _start(call, call.pool.db.find("VM", ref), None, "start")
+    return _start(call, call.pool.db.find("VM", ref), None, "start", start_paused)
 
 
-def start_on(call: "Call", ref: str, host: str, _start_paused: bool, _force: bool) -> str:
+def start_on(call: "Call", ref: str, host: str, start_paused: bool, _force: bool) -> str:
     """VM.start_on: on that host."""
     vm = call.pool.db.find("VM", ref)
     operations.check_state(vm, "start_on")
-    return _start(call, vm, call.pool.db.find("host", host), "start_on")
+    return _start(call, vm, call.pool.db.find("host", host), "start_on", start_paused)
 
 
 def _stop(operation: str) -> Callable[["Call", str], str]:

@@ -1,8 +1,11 @@
 """Every function of the contract on a real engine behind a real sshd, called as clients call it, on the other host."""
 
+import gc
 import statistics
 import threading
 import time
+import warnings
+from contextlib import contextmanager
 from typing import Dict, Iterator, List, NamedTuple
 from xml.etree import ElementTree
 
@@ -38,11 +41,25 @@ class Scene(NamedTuple):
         return str(self.engine.client().inspect_container(container)["State"]["Status"])
 
 
+@contextmanager
+def running(directory: str) -> "Iterator[RealEngine]":
+    engine = RealEngine(directory)
+    try:
+        with warnings.catch_warnings():
+            # docker's client drops its socket unclosed each time dockerd is not up yet.
+            warnings.simplefilter("ignore", ResourceWarning)
+            engine.start()
+            gc.collect()
+        yield engine
+    finally:
+        engine.close()
+
+
 def enter(directory: str, daemons: bool) -> "Iterator[Scene]":
     """Two hosts; the VM runs on the second, the member."""
     need(not RealEngine.missing(), f"a real engine: {RealEngine.missing()}")
     need(not OpenSSHGuest.missing(), f"OpenSSH's server: {OpenSSHGuest.missing()}")
-    with RealEngine(directory + "/e") as engine:
+    with running(directory + "/e") as engine:
         sshd = OpenSSHGuest(directory + "/g", engine_socket=engine.socket_path)
         with sshd as guest, PluginPool(directory + "/p", hosts=2, daemons=daemons) as pool:
             ref = pool.pool.create_vm("real", host=pool.pool.hosts[1], networks={"0/ip": guest.address}, other_config={

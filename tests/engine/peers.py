@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 from xscontainer.engine.connection import Connection, EngineStream
 from xscontainer.errors import EngineLost, EngineTimeout, EngineTooMuch, EngineUnavailable
 
-Serve = Callable[[socket.socket], None]
+Serve = Callable[[socket.socket], Any]
 
 OK_PING = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Type: text/plain\r\n\r\nOK"
 VERSION_BODY = b'{"ApiVersion": "1.41", "MinAPIVersion": "1.12", "Version": "20.10.0"}'
@@ -281,11 +281,13 @@ class SocketStream(EngineStream):
     def receive(self, limit: int, timeout: Optional[float]) -> Optional[bytes]:
         if self.budget <= 0:
             raise EngineTooMuch("too much")
-        if not select.select([self._socket], [], [], timeout)[0]:
-            return None
         try:
+            if not select.select([self._socket], [], [], timeout)[0]:
+                return None
             data = self._socket.recv(min(limit, self.budget))
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            if self._closed:
+                return b""
             raise EngineLost(str(error)) from error
         self.budget -= len(data)
         self.received += len(data)

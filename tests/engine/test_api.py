@@ -165,8 +165,9 @@ def test_an_engine_updated_meanwhile(plain: SocketConnection, socket_path: str) 
             if "/v1.44/" in head:
                 peer.sendall(http_answer(b"[{}]"))
             else:
-                peer.sendall(http_answer(b'{"message": "client version 1.41 is too old. Minimum supported API version '
-                                         b'is 1.44, please upgrade your client to a newer version"}', "400 Bad Request"))
+                peer.sendall(http_answer(b'{"message": "client version 1.41 is too old. Minimum supported API '
+                                         b'version is 1.44, please upgrade your client to a newer version"}',
+                                         "400 Bad Request"))
 
         script.answers["/containers/json"] = refuse_old
         script.answers["/version"] = http_answer(b'{"ApiVersion": "1.52", "MinAPIVersion": "1.44"}')
@@ -468,7 +469,8 @@ def test_an_engine_that_knows_not_all_filters_is_asked_for_everything(plain: Soc
 
 @pytest.mark.parametrize("answer, expected", [
     (http_answer(b'{"message": "no"}', "500 Internal Server Error"), EngineRefused),
-    (_never, EngineTimeout), (_hang_up, EngineLost), (OK_PING[:20] + b"\x00" * 10, (EngineGarbage, EngineLost, EngineTimeout)),
+    (_never, EngineTimeout), (_hang_up, EngineLost),
+    (OK_PING[:20] + b"\x00" * 10, (EngineGarbage, EngineLost, EngineTimeout)),
 ], ids=range(4))
 def test_events_that_do_not_begin(plain: SocketConnection, socket_path: str, answer: Any, expected: Any) -> None:
     with Server(Script({"/events": answer}), socket_path):

@@ -160,9 +160,9 @@ def test_one_event_of_each_kind_is_worth_one_look() -> None:
     assert len(api.lagging([event("die", str(number)) for number in range(100)])) == api.MOST_SETTLED
 
 
-def test_an_engine_restart_is_a_loss_and_then_forgotten(tmp_path: Any, make_sshd: Callable[..., Sshd],
+def test_an_engine_restart_is_a_loss_and_then_forgotten(tmp_path_factory: Any, make_sshd: Callable[..., Sshd],
                                                         connect: Callable[..., ssh.SSHConnection]) -> None:
-    with running(str(tmp_path / "docker")) as dockerd:
+    with running(str(tmp_path_factory.mktemp("d"))) as dockerd:
         container = dockerd.run("web", start=False)
         connection = connect(make_sshd(), socket=dockerd.socket_path)
         engine = api.Engine(connection, ENGINE)

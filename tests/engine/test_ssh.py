@@ -134,6 +134,22 @@ def test_another_user_is_not_accepted(make_sshd: MakeSshd, connect: Connect) -> 
     assert "nobody-of-that-name" in str(caught.value)
 
 
+def test_a_guest_that_takes_no_rsa_keys(make_sshd: MakeSshd, connect: Connect) -> None:
+    with pytest.raises(KeyNotAccepted):
+        connect(make_sshd("PubkeyAcceptedAlgorithms ssh-ed25519"))
+
+
+def test_a_guest_that_wants_two_proofs(make_sshd: MakeSshd, connect: Connect) -> None:
+    with pytest.raises(KeyNotAccepted):
+        connect(make_sshd("AuthenticationMethods publickey,publickey"))
+
+
+@pytest.mark.parametrize("user", ["", "a b", "\udc80", "x" * 200, "a\n", "ü"], ids=repr)
+def test_a_name_no_user_has_is_refused(private_key: paramiko.PKey, user: str) -> None:
+    with pytest.raises(ArgumentError):
+        ssh.connect(ssh.Target(("127.0.0.1",), 1, user, "/run/docker.sock"), private_key, QUICK, ENGINE)
+
+
 @pytest.mark.parametrize("path", ["docker.sock", "/a b", "/a;b", "/a$(b)", "/a'b", "/a\nb", "/" + "a" * 120, "/é", ""])
 def test_a_path_that_could_be_a_command_is_refused(private_key: paramiko.PKey, path: str) -> None:
     with pytest.raises(ArgumentError):

@@ -252,3 +252,24 @@ def test_what_is_lost_is_told_apart(make_sshd: MakeSshd, connect: Connect, socke
                 stream.sendall(b"more")
                 time.sleep(0.01)
         stream.close()
+
+
+def test_an_answer_in_pieces_does_not_wait_for_acknowledgements(make_sshd: MakeSshd, connect: Connect,
+                                                                socket_path: str) -> None:
+    """sshd holds back the second piece until the first is acknowledged, which a kernel does after 40 ms."""
+    answer = http_answer(b"[]")
+
+    def in_pieces(peer: socket.socket, head: str) -> None:
+        for start in range(0, len(answer), 30):
+            peer.sendall(answer[start:start + 30])
+            time.sleep(0.002)
+
+    with Server(Script({"/containers/json": in_pieces}), socket_path):
+        engine = api.Engine(connect(make_sshd()), ENGINE)
+        taken: List[float] = []
+        for _ in range(15):
+            started = time.monotonic()
+            engine.containers()
+            taken.append(time.monotonic() - started)
+        engine.close()
+    assert sorted(taken)[7] < 0.035

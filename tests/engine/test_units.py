@@ -17,7 +17,7 @@ import requests.exceptions
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.engine.peers import Server
+from tests.engine.peers import Server, read_head
 from tests.need import need_program
 from xscontainer.engine import failures, hostkeys, ssh
 from xscontainer.engine.dial import dial
@@ -46,7 +46,8 @@ def _exceptions() -> Iterator[Tuple[str, type]]:
                 yield table, kind
 
 
-@pytest.mark.parametrize("table, kind", sorted(set(_exceptions()), key=str), ids=lambda value: getattr(value, "__name__", value))
+@pytest.mark.parametrize("table, kind", sorted(set(_exceptions()), key=str),
+                         ids=lambda value: getattr(value, "__name__", value))
 def test_each_exception_of_a_library_is_in_its_table_by_name(table: str, kind: type) -> None:
     name = f"{kind.__module__.split('.')[0]}.{kind.__name__}"
     assert issubclass(getattr(failures, table)[name], XSContainerError)
@@ -151,7 +152,8 @@ def test_keys_as_ssh_keygen_makes_them(tmp_path: Any, kind: str, options: List[s
         assert public_line(load_private_key(text)) == " ".join(source.read().split()[:2])
 
 
-@pytest.mark.parametrize("text", ["", "ssh-rsa AAAA", "-----BEGIN RSA PRIVATE KEY-----\nSECRET\n-----END RSA PRIVATE KEY-----",
+@pytest.mark.parametrize("text", ["", "ssh-rsa AAAA",
+                                  "-----BEGIN RSA PRIVATE KEY-----\nSECRET\n-----END RSA PRIVATE KEY-----",
                                   "-----BEGIN PRIVATE KEY-----\nSECRET\n-----END PRIVATE KEY-----",
                                   "-----BEGIN OPENSSH PRIVATE KEY-----\nSECRET\n-----END OPENSSH PRIVATE KEY-----",
                                   "-----BEGIN RSA PRIVATE KEY-----" + "A" * 100000, "\udc80 PRIVATE KEY-----"])
@@ -221,7 +223,7 @@ def test_a_line_is_bounded_over_many_pieces() -> None:
 
 
 def test_all_but_the_winner_are_closed() -> None:
-    with Server(lambda peer: peer.recv(1) and None) as server:
+    with Server(read_head) as server:
         for _ in range(5):
             answered = dial(["127.0.0.2", "127.0.0.1", "127.0.0.3"], server.port, 5.0, 30.0)
             assert answered.address == "127.0.0.1"

@@ -2,7 +2,7 @@
 
 import io
 import time
-from typing import Any, Optional, Union
+from typing import Any, Dict, Optional
 
 import docker
 import requests
@@ -70,10 +70,10 @@ class EngineAdapter(BaseAdapter):
             raise TransportLost("The connection to the VM was closed.")
         opened.deadline = deadline
         try:
-            body: Union[str, bytes, None] = request.body  # type: ignore[assignment]
+            body: Any = request.body
             content = body.encode("utf-8") if isinstance(body, str) else body
-            answer = exchange(opened, request.method or "", request.path_url, content, request.headers,
-                              self._most_bytes)
+            headers: Any = request.headers
+            answer = exchange(opened, request.method or "", request.path_url, content, headers, self._most_bytes)
         except BaseException:
             opened.close()
             raise
@@ -113,12 +113,13 @@ class EngineClient(docker.APIClient):
         # Not APIClient.__init__: it reads the caller's ~/.docker and makes connections of its own.
         requests.Session.__init__(self)
         self.trust_env = False
+        self.headers.clear()  # offering gzip, among others
         self.adapters.clear()
         self.mount(BASE_URL, adapter)
         self.base_url = BASE_URL
         self.timeout = timeout
         self._version = version
-        self._general_configs = {}
+        self._general_configs: Dict[str, Any] = {}
         self.adapter = adapter
 
     def get_redirect_target(self, resp: requests.Response) -> None:

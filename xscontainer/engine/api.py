@@ -26,7 +26,7 @@ from xscontainer.settings import EngineSettings
 
 OLDEST = (1, 24)
 PREFERRED = (1, 44)  # the newest whose answers this code was written against
-WARM_CLIENTS = 1  # idle ones kept, each with an open stream, so that a request costs a round trip
+WARM_CLIENTS = 2  # idle ones kept, each with an open stream, so that a request costs a round trip
 STOP_SECONDS = 60.0  # that stop and restart may take longer than other verbs: containers end in their own time
 
 _CONTAINER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}\Z")

@@ -81,5 +81,5 @@ class ChannelStream(EngineStream):
     @property
     def stale(self) -> bool:
         channel = self._channel
-        return (self._closed or channel.closed or channel.eof_received or channel.recv_ready()
-                or bool(self._transport.packetizer.ended))
+        return bool(self._closed or channel.closed or channel.eof_received or channel.recv_ready()
+                    or self._transport.packetizer.ended)

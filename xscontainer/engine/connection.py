@@ -62,7 +62,7 @@ class StreamReader(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer) -> Optional[int]:  # type: ignore[no-untyped-def,override] # noqa: ANN001
+    def readinto(self, buffer) -> Optional[int]:  # type: ignore[no-untyped-def] # noqa: ANN001
         if self.at_hand:
             return None
         data = self._stream.receive(len(buffer), self._stream.remaining())

@@ -60,7 +60,7 @@ class EventStream:
 
     def drain(self) -> List[EngineEvent]:
         """All events that are here by now, without waiting; raises as ``get``."""
-        events = []
+        events: List[EngineEvent] = []
         while True:
             event = self.get(0.0)
             if event is None:

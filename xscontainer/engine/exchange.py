@@ -43,7 +43,7 @@ class _HTTP(http.client.HTTPConnection):
 
     def __init__(self, stream: EngineStream) -> None:
         super().__init__("engine")
-        self.sock = self.borrowed = _Borrowed(stream)  # type: ignore[assignment]
+        self.sock = self.borrowed = _Borrowed(stream)
 
 
 class Begun(NamedTuple):

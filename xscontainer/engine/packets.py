@@ -103,7 +103,7 @@ class BoundedPacketizer(Packetizer):
 
     # --- writing
 
-    def write_all(self, out: bytes) -> None:
+    def write_all(self, out: Any) -> None:
         """Send all of ``out``; a peer that takes nothing for ``dead_after`` ends the connection."""
         deadline = time.monotonic() + self.dead_after
         view = memoryview(out)

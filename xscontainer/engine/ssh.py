@@ -1,5 +1,6 @@
 """One standing SSH connection to a guest."""
 
+import re
 import threading
 import time
 from typing import Any, Callable, List, NamedTuple, Optional, Tuple
@@ -12,10 +13,12 @@ from xscontainer.engine.connection import Connection
 from xscontainer.engine.dial import dial
 from xscontainer.engine.keypair import KeyPair, load_private_key, new_key_pair, public_line
 from xscontainer.engine.transport import GuestTransport
-from xscontainer.errors import EngineTimeout, GuestSilent, KeyNotAccepted, TransportLost
+from xscontainer.errors import ArgumentError, EngineTimeout, GuestSilent, KeyNotAccepted, TransportLost
 from xscontainer.settings import EngineSettings, SSHSettings
 
 __all__ = ["KeyPair", "SSHConnection", "Target", "connect", "load_private_key", "new_key_pair", "public_line"]
+
+_USER = re.compile(r"[A-Za-z0-9_.@\\-]{1,128}\Z")
 
 HANDSHAKE_POLL = 0.25  # seconds; how finely paramiko measures its own deadlines during a handshake
 
@@ -117,9 +120,11 @@ def connect(target: Target, private_key: paramiko.PKey, ssh: SSHSettings, engine
     :param on_host_key: called with (base64, fingerprint) of the guest's host key when nothing is pinned,
         before the login is tried; what it raises ends the attempt.
     :raises ConnectError: GuestUnreachable, GuestSilent, HostKeyChanged, HostKeyUnreadable, KeyNotAccepted.
-    :raises ArgumentError: the socket's path may not be used.
+    :raises ArgumentError: the socket's path or the user's name may not be used.
     """
     tunnel.check_path(target.socket)
+    if not _USER.match(target.user):
+        raise ArgumentError(f"{failures.words(target.user)} is no name of a user.")
     pinned = hostkeys.parse_pin(target.host_key) if target.host_key else None
     answered = dial(target.addresses, target.port, ssh.connect_timeout, ssh.dead_after)
     where = f"{answered.address} port {target.port}"
@@ -170,13 +175,15 @@ def _log_in(transport: GuestTransport, user: str, private_key: paramiko.PKey, ti
     try:
         transport.auth_publickey(user, private_key)
     except paramiko.AuthenticationException as error:
-        if not transport.is_active():
+        # paramiko has one class for all of these.
+        if "EOF" in str(error):
             raise GuestSilent(f"{where} ended the connection during the login.") from error
-        if transport.auth_handler is not None and "timeout" in str(error).lower():
+        if "timeout" in str(error):
             raise GuestSilent(f"{where} did not answer the login within {timeout:g} s.") from error
-        raise KeyNotAccepted(f"The user {failures.words(user)} at {where} may not log in with the pool's key.") from error
+        raise KeyNotAccepted(f"The user {user} at {where} may not log in with the pool's key: "
+                             f"{failures.words(error)}.") from error
     if not transport.is_authenticated():
-        raise KeyNotAccepted(f"{where} wants more than the pool's key from the user {failures.words(user)}.")
+        raise KeyNotAccepted(f"{where} wants more than the pool's key from the user {user}.")
 
 
 def _why(transport: GuestTransport, timeout: float) -> str:

@@ -37,6 +37,9 @@ STORAGE = "storage"  # there if the VM runs, else on a host that the disk or sto
 MOST_HOPS = 2
 HOPS = "xscontainer-hops"
 
+# s that a container may take to end; engine.api's STOP_SECONDS, which would load docker here.
+STOPPING = 60.0
+
 LONGEST_NAME = 255  # of a container
 LONGEST_SHOWN = 100  # of what a caller gave us, in an error text
 
@@ -53,12 +56,13 @@ class Verb(NamedTuple):
     required: Tuple[str, ...]
     place: str = ANYWHERE
     optional: Tuple[str, ...] = ()
+    patience: float = 0.0  # s that the engine may take beyond what it may for others
 
 
 VERBS: Dict[str, Verb] = {
     "start": Verb(actions.start, ("vmuuid", "container"), RESIDENT),
-    "stop": Verb(actions.stop, ("vmuuid", "container"), RESIDENT),
-    "restart": Verb(actions.restart, ("vmuuid", "container"), RESIDENT),
+    "stop": Verb(actions.stop, ("vmuuid", "container"), RESIDENT, patience=STOPPING),
+    "restart": Verb(actions.restart, ("vmuuid", "container"), RESIDENT, patience=STOPPING),
     "pause": Verb(actions.pause, ("vmuuid", "container"), RESIDENT),
     "unpause": Verb(actions.unpause, ("vmuuid", "container"), RESIDENT),
     "get_inspect": Verb(actions.get_inspect, ("vmuuid", "object"), RESIDENT),
@@ -301,12 +305,12 @@ def _storage_host(session: Session, arguments: "Mapping[str, str]", here: str) -
 # --- another host -------------------------------------------------------------------------------
 
 
-def longest_action(settings: Settings) -> float:
+def longest_action(verb: Verb, settings: Settings) -> float:
     """Seconds after which even an action that has to connect first is over, here or on another host."""
     ssh = settings.ssh
     connecting = ssh.connect_timeout + ssh.banner_timeout + ssh.auth_timeout
     # Twice the request: an action may look at the container before it changes it.
-    return settings.xapi.timeout + connecting + 2 * settings.engine.request_timeout
+    return settings.xapi.timeout + connecting + 2 * settings.engine.request_timeout + verb.patience
 
 
 def _forward(call: Call, context: Context, host: str) -> bytes:
@@ -338,7 +342,7 @@ def _call_plugin(call: Call, context: Context, host: str) -> str:
     arguments[HOPS] = str(call.hops + 1)
 
     def work(session: Session) -> str:
-        session.set_timeout(longest_action(settings))
+        session.set_timeout(longest_action(call.verb, settings))
         try:
             plugin = settings.daemon.plugin_name
             return str(session.xenapi.host.call_plugin(host, plugin, call.function, arguments))

@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 
 from tests.plugin.process import call, decode
 from xscontainer import errors, plugin
+from xscontainer.engine.api import STOP_SECONDS
 from xscontainer.errors import ArgumentError, ObjectGone, XapiError, XSContainerError
+from xscontainer.forward import REPLY_TIMEOUT
 from xscontainer.plugin import ANYWHERE, Verb
+from xscontainer.settings import Settings
 
 VM = "4a1b2c3d-0000-4000-8000-123456789abc"
 LEGAL = re.compile("[\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*\\Z")
@@ -203,6 +206,15 @@ def test_values_that_are_no_strings_are_refused(value: Any) -> None:
 def test_other_parameters_than_a_session_and_a_map_are_refused(parameters: Any) -> None:
     argument = xmlrpc.client.dumps(parameters, "register").encode()
     assert answer(argument)["ErrorDescription"][0] == ArgumentError.code
+
+
+@pytest.mark.parametrize("function", sorted(plugin.VERBS))
+def test_a_call_to_another_host_outlasts_what_the_engine_may_take(function: str) -> None:
+    settings = Settings()
+    longest = settings.engine.request_timeout + (STOP_SECONDS if function in ("stop", "restart") else 0)
+    connecting = settings.ssh.connect_timeout + settings.ssh.banner_timeout + settings.ssh.auth_timeout
+    assert plugin.longest_action(plugin.VERBS[function], settings) > connecting + longest
+    assert plugin.longest_action(plugin.VERBS[function], settings) < REPLY_TIMEOUT
 
 
 # --- errors -------------------------------------------------------------------------------------

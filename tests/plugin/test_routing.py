@@ -152,7 +152,7 @@ def test_a_host_that_does_not_answer_is_told_and_not_asked_twice(own: PluginPool
     own.hosts[1].context.settings = short._replace(
         ssh=short.ssh._replace(connect_timeout=0.1, banner_timeout=0.1, auth_timeout=0.1),
         engine=short.engine._replace(request_timeout=0.1), xapi=short.xapi._replace(timeout=0.5))
-    assert 0.9 < longest_action(own.hosts[1].context.settings) < 1.1
+    assert 0.9 < longest_action(own.hosts[1].verbs["hang"], own.hosts[1].context.settings) < 1.1
     _, uuid = make_vm(own, 2)
     try:
         code, sentence = own.failure(own.hosts[1], "hang", vmuuid=uuid)

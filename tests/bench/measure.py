@@ -234,25 +234,38 @@ def measure_other_writer(report: Report) -> None:
 
 def measure_recovery(report: Report) -> None:
     report.title("Something goes away and comes back: until the list is right again")
-    with Scene(1) as scene:
+    with Scene(1, containers=9) as scene:
         vm = scene.vms[0]
         scene.wait_published()
+        running = 0
+
+        def start_some(more: int) -> None:
+            """Have more containers run than the list before the outage can show."""
+            nonlocal running
+            running += more
+            for number in range(running):
+                vm.engine.do("start", f"container-{number:04}")
+
+        def shown() -> bool:
+            return scene.ps(vm).count("<status>Up<") == running
+
+        for container in range(9):
+            vm.engine.do("stop", f"container-{container:04}")
+        scene.wait(lambda: scene.ps(vm).count("<status>Up<") == 0)
         for down in (1.0, 8.0):
             vm.engine.stop()
             time.sleep(down)
             vm.engine.start()
-            vm.engine.do("start", "container-0000")
-            report.figure(f"engine down for {down:g} s",
-                          scene.wait(lambda: scene.ps(vm).count("<status>Up<") == 1, 30.0), "s", 3)
+            start_some(2)
+            report.figure(f"engine down for {down:g} s", scene.wait(shown, 30.0), "s", 3)
         vm.guest.stop()
         vm.guest.start()
-        vm.engine.do("start", "container-0001")
-        report.figure("sshd restarted", scene.wait(lambda: scene.ps(vm).count("<status>Up<") == 2, 30.0), "s", 3)
-        host = scene.pool.coordinator
-        host.crash()
-        vm.engine.do("start", "container-0002")
-        time.sleep(1.0)
-        host.restart()
-        report.figure("xapi restarted, with an event meanwhile",
-                      scene.wait(lambda: scene.ps(vm).count("<status>Up<") == 3, 30.0), "s", 3)
+        start_some(1)
+        report.figure("sshd restarted", scene.wait(shown, 30.0), "s", 3)
+        for host, what in ((scene.pool.hosts[1], "xapi of the host"), (scene.pool.coordinator, "xapi of the coordinator")):
+            host.crash()
+            start_some(1)
+            time.sleep(1.0)
+            host.restart()
+            report.figure(f"{what} restarted, with an event meanwhile", scene.wait(shown, 30.0), "s", 3)
         assert keys.STATUS not in scene.pool.other_config(vm.ref)

@@ -17,6 +17,7 @@ from xscontainer.simulator.install import install_plugin
 from xscontainer.simulator.xapi import Pool
 from xscontainer.xapi.session import Session
 
+LOG_LEVEL = os.environ.get("BENCH_LOG_LEVEL", "error")  # of the daemons
 TICK = 0.0005  # seconds between two looks at the pool's database: the resolution of all latencies
 
 
@@ -97,7 +98,7 @@ class Scene:
         path = os.path.join(host.directory, "xscontainer.conf")
         with open(path, "w", encoding="utf-8") as stream:
             stream.write(f"[daemon]\nsocket = {run}/daemon.sock\nrun_directory = {run}\n"
-                         f"inventory = {host.inventory_path}\nlog_level = error\n"
+                         f"inventory = {host.inventory_path}\nlog_level = {LOG_LEVEL}\n"
                          f"[xapi]\nsocket = {host.socket_path}\n[address]\nallow_loopback = yes\n")
         install_plugin(host.plugin_dir, path)
         return path

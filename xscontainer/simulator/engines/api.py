@@ -14,6 +14,7 @@ from xscontainer.simulator.engines.lifecycle import ApiError, Lifecycle
 from xscontainer.simulator.engines.wire import Connection, Request
 
 RAW_STREAM = "application/vnd.docker.raw-stream"
+EXEC_SECONDS = 0.02
 _LIST_FILTERS = ("id", "name", "label", "status", "health", "exited", "ancestor", "before", "since", "volume",
                  "network", "publish", "expose", "is-task", "isolation")
 _VERSIONED = re.compile(r"/v([0-9.]+)(/.*)\Z")
@@ -105,19 +106,24 @@ class Api:
 
     def handle(self, request: Request, connection: Connection) -> None:
         """Answer one request."""
-        version: Version = self._newest
+        version, common = self._newest, self.headers()
         try:
             handler, name, _ = self._route(request)
-            version = self._negotiate(request.path)
             if handler is None:
+                common = ""
                 raise ApiError(404, "page not found")
+            # The real one adds its "experimental" line only after it has agreed on a version.
+            common = common.replace("Docker-Experimental: false\r\n", "")
+            version = self._negotiate(request.path)
+            common = self.headers()
             handler(Call(request, connection, version, name))
         except ApiError as error:
             if isinstance(error, _OldClient) or version < (1, 24):
-                connection.answer(error.status, error.message.encode() + b"\n", "text/plain; charset=utf-8")
+                connection.answer(error.status, error.message.encode() + b"\n", "text/plain; charset=utf-8",
+                                  (("X-Content-Type-Options", "nosniff"),), common)
             else:
                 body = json.dumps({"message": error.message}, separators=(",", ":"), ensure_ascii=False)
-                connection.answer(error.status, body.encode("utf-8", "replace") + b"\n")
+                connection.answer(error.status, body.encode("utf-8", "replace") + b"\n", common=common)
 
     def _route(self, request: Request) -> Tuple[Optional[Callable[[Call], None]], str, str]:
         match = _VERSIONED.match(request.path)
@@ -203,8 +209,8 @@ class Api:
             raise ApiError(500, str(error)) from error
         connection, fault = call.connection, call.connection.fault
         kind = fault.kind if fault else ""
-        connection.start_stream()
         if kind == "events-stall":
+            connection.start_stream()
             connection.wait_closed()
             return
         listener = Listener(connection, call.version, filters, fault.size if fault and kind == "events-end" else None)
@@ -363,6 +369,8 @@ class Api:
             call.connection.answer(200)
         else:
             call.connection.start_raw(RAW_STREAM, "upgrade" in call.request.headers.get("connection", "").lower())
+            # To start a process takes a real engine longer; clients that read past their HTTP library count on it.
+            time.sleep(EXEC_SECONDS)
             for stream, data in run.output:
                 if record["body"].get("AttachStdout" if stream == 1 else "AttachStderr"):
                     tty = record["body"].get("Tty")

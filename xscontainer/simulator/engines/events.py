@@ -123,8 +123,13 @@ class EventLog:
             return self._last
 
     def follow(self, listener: Listener, since: Optional[int], until: Optional[int], live: bool) -> None:
-        """Send what was kept from ``since`` to ``until`` (nanoseconds) and, if ``live``, register for what comes."""
+        """Open the stream: what was kept from ``since`` to ``until`` (nanoseconds) and, if ``live``, what comes.
+
+        A client that has read the answer's head misses nothing. (A real engine sends the head a moment before it
+        begins to listen: ask it with ``since``.)
+        """
         with self._lock:
+            listener.connection.start_stream()
             if since is not None:
                 for event in self._kept:
                     if since <= event.time_nano and (until is None or event.time_nano <= until):

@@ -8,6 +8,7 @@ Everything is gone after :meth:`RealEngine.close`: dockerd, containerd, shims, c
 
 import os
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -119,14 +120,26 @@ class RealEngine:
             process = self._process
             if process is None or process.poll() is not None:
                 raise SimulatorError("dockerd ended at once: " + self.log_tail())
+            if self._listens():
+                try:
+                    self.client().ping()
+                    return
+                except Exception as error:  # docker has several types for a broken connection, by version
+                    if time.monotonic() > deadline:
+                        raise SimulatorError(f"dockerd does not answer: {self.log_tail()}") from error
+                    self._drop_client()
+            elif time.monotonic() > deadline:
+                raise SimulatorError(f"dockerd does not listen after {timeout:g} s: {self.log_tail()}")
+            time.sleep(0.01)
+
+    def _listens(self) -> bool:
+        # Not by way of the client: it leaves a socket behind for every refused connection.
+        with socket.socket(socket.AF_UNIX) as probe:
             try:
-                self.client().ping()
-                return
-            except Exception as error:  # docker wraps a refused connection in several types by version
-                if time.monotonic() > deadline:
-                    raise SimulatorError(f"dockerd did not answer in {timeout:g} s: {self.log_tail()}") from error
-                self._drop_client()
-                time.sleep(0.02)
+                probe.connect(self.socket_path)
+            except OSError:
+                return False
+        return True
 
     def stop(self, timeout: float = 15.0) -> None:
         """End dockerd as its service manager does (SIGTERM); containers end too unless live_restore."""

@@ -134,10 +134,10 @@ class Connection:
     # -- sending ----------------------------------------------------------------------------------------------------
     def answer(
         self, status: int, body: bytes = b"", content_type: str = "application/json",
-        more: Tuple[Tuple[str, str], ...] = (),
+        more: Tuple[Tuple[str, str], ...] = (), common: Optional[str] = None,
     ) -> None:
-        """A whole answer with Content-Length."""
-        lines = [self._head(status, content_type if status not in (204, 304) else "")]
+        """A whole answer with Content-Length; ``common`` replaces the header lines that all answers carry."""
+        lines = [self._head(status, content_type if status not in (204, 304) else "", common)]
         lines += [f"{key}: {value}\r\n" for key, value in more]
         if status not in (204, 304):
             lines.append(f"Content-Length: {len(body)}\r\n")
@@ -147,10 +147,10 @@ class Connection:
         head = "".join(lines).encode("latin-1")
         self.send(head if self.head_only or status in (204, 304) else head + body)
 
-    def _head(self, status: int, content_type: str) -> str:
+    def _head(self, status: int, content_type: str, common: Optional[str] = None) -> str:
         kind = f"Content-Type: {content_type}\r\n" if content_type else ""
         date = email.utils.formatdate(time.time(), usegmt=True)
-        return f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\n{self._common}{kind}Date: {date}\r\n"
+        return f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\n{self._common if common is None else common}{kind}Date: {date}\r\n"
 
     def start_stream(self, content_type: str = "application/json") -> None:
         """The head of an answer in chunks."""

@@ -10,7 +10,7 @@ import threading
 from typing import TYPE_CHECKING, FrozenSet, List, Mapping, NamedTuple, Optional, Tuple
 
 from xscontainer import addresses, keys
-from xscontainer.engine import keypair, ssh
+from xscontainer.engine import hostkeys, keypair, ssh
 from xscontainer.engine.api import Engine
 from xscontainer.errors import (
     AddressRefused,
@@ -132,14 +132,17 @@ class Access:
     def open(self, vm: VMRecord, remembered: Remembered = Remembered()) -> Tuple[Engine, Remembered]:
         """Connect to the engine in a VM; the caller ends it with :func:`hang_up`.
 
+        What a clone carried in is removed first: nobody is shown another VM's list, nor asked for its host key.
+
         :raises VMError: its addresses do not serve. ConnectError: nor does what answers there.
         """
+        if not vm.is_owner:
+            vm = self.sessions.run(lambda session: xapi_vm.adopt(session, vm))
         reach = Reach.of(vm.other_config, self.settings)
-        pin = vm.other_config.get(keys.HOST_KEY) if vm.is_owner else None
         shown: List[Tuple[str, str]] = []  # the guest's host key, if it is the first time that we see one
         connection = ssh.connect(
             ssh.Target(self._addresses(vm, remembered), reach.port, reach.user, reach.socket,
-                       pin or None, remembered.method),
+                       vm.other_config.get(keys.HOST_KEY) or None, remembered.method),
             self.private_key(), self.settings.ssh, self.settings.engine,
             on_host_key=lambda base64, fingerprint: shown.append((base64, fingerprint)))
         try:
@@ -165,17 +168,12 @@ class Access:
 
     def _pin(self, vm: VMRecord, base64: str, fingerprint: str) -> None:
         def write(session: Session) -> None:
-            carried_in = not vm.is_owner
-            if not carried_in:
-                # Another host may have pinned between our snapshot and now: never overwrite that.
-                stored = session.xenapi.VM.get_other_config(vm.ref)
-                pinned = stored.get(keys.HOST_KEY)
-                if pinned and pinned.split()[-1:] != [base64]:
-                    raise HostKeyChanged(f"Another host key than {fingerprint} was pinned for VM {vm.label} meanwhile.")
-                if pinned:
-                    return
-            xapi_vm.put_key(session, vm.ref, keys.HOST_KEY, base64, present=carried_in)
-            xapi_vm.put_key(session, vm.ref, keys.OWNER, vm.uuid, present=keys.OWNER in vm.other_config)
+            # Another host may have pinned between our snapshot and now: never overwrite that.
+            pinned = session.xenapi.VM.get_other_config(vm.ref).get(keys.HOST_KEY)
+            if pinned and hostkeys.parse_pin(pinned).base64 != base64:
+                raise HostKeyChanged(f"Another host key than {fingerprint} was pinned for VM {vm.label} meanwhile.")
+            if not pinned:
+                xapi_vm.put_key(session, vm.ref, keys.HOST_KEY, base64, present=pinned is not None)
 
         self.sessions.run(write)
         log.info("VM %s: pinned its SSH host key %s, seen for the first time", vm.label, fingerprint)

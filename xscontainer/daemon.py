@@ -6,14 +6,16 @@ in its calls. ``Daemon.run`` is its whole life.
 """
 
 import argparse
+import contextlib
 import logging
 import logging.handlers
 import os
+import select
 import signal
 import sys
 import threading
 import time
-from typing import List, Optional
+from typing import TYPE_CHECKING, List, Optional
 
 from xscontainer import __version__, plugin, settings, systemd
 from xscontainer.access import Access, login, read_facts, session_pool
@@ -27,6 +29,11 @@ from xscontainer.vmrecord import VMRecord
 from xscontainer.xapi.events import Batch, Watch
 from xscontainer.xapi.session import Session
 
+if TYPE_CHECKING:
+    from typing import Protocol  # novm
+else:
+    Protocol = object
+
 log = logging.getLogger(__name__)
 
 # A poll that xapi answers late is not yet a dead xapi, seconds.
@@ -37,6 +44,34 @@ HEALTH_INTERVAL = 10.0
 STUCK_AFTER = 180.0
 # Hundreds of threads that wait need little of the 8 MiB each that is usual.
 THREAD_STACK = 512 * 1024
+
+
+class StopSignal:
+    """Whether the process was told to end, by SIGTERM or SIGINT; for the main thread.
+
+    A pipe, not a threading.Event: a signal handler that sets an Event can meet the lock
+    of the very wait() it interrupts.
+    """
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._told)
+
+    def _told(self, *_: object) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._write, b"x")
+
+    def wait(self, timeout: float) -> bool:
+        """Whether it was told to end, within ``timeout`` seconds or before."""
+        return bool(select.select([self._read], [], [], timeout)[0])
+
+
+class Stop(Protocol):
+    """What ends :meth:`Daemon.run`: a StopSignal, or a threading.Event."""
+
+    def wait(self, timeout: float) -> bool: ...
 
 
 class Daemon:
@@ -58,7 +93,7 @@ class Daemon:
             conf.daemon.socket, lambda argument: plugin.handle(argument, self._context), conf.daemon.workers)
         self._threads: List[threading.Thread] = []
 
-    def run(self, stop: threading.Event) -> int:
+    def run(self, stop: Stop) -> int:
         """Until ``stop``; returns the exit code."""
         threading.stack_size(THREAD_STACK)
         self._server.start()
@@ -72,7 +107,7 @@ class Daemon:
             self._stop()
             log.info("xscontainer-monitor has stopped")
 
-    def _stand_guard(self, stop: threading.Event) -> int:
+    def _stand_guard(self, stop: Stop) -> int:
         interval = systemd.watchdog_interval() or HEALTH_INTERVAL
         resync_at = time.monotonic() + self._settings.monitor.resync_interval
         while not stop.wait(interval):
@@ -153,15 +188,17 @@ def main(arguments: Optional[List[str]] = None) -> int:
     except SettingsError as exc:
         print(f"xscontainer-monitor: {exc}", file=sys.stderr)
         return 2
-    configure_logging(loaded.settings.daemon)
+    try:
+        configure_logging(loaded.settings.daemon)
+    except OSError as exc:
+        print(f"xscontainer-monitor: The log file {loaded.settings.daemon.log_file} cannot be written: "
+              f"{exc.strerror or exc}.", file=sys.stderr)
+        return 2
     for warning in loaded.warnings:
         log.warning("%s", warning)
     os.umask(0o077)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     try:
-        return Daemon(loaded.settings).run(stop)
+        return Daemon(loaded.settings).run(StopSignal())
     except XSContainerError as exc:
         log.critical("%s", exc)
         return 1

@@ -16,6 +16,7 @@ from xscontainer.access import Reach, Remembered, hang_up
 from xscontainer.engine.api import Engine
 from xscontainer.engine.events import EventStream
 from xscontainer.errors import (
+    AddressUnknown,
     ArgumentError,
     EngineError,
     GuestSilent,
@@ -32,14 +33,18 @@ from xscontainer.vmrecord import VMRecord
 log = logging.getLogger(__name__)
 
 # Errors that a short outage shows too; the others are as true in ten seconds as now.
-_PASSING = (EngineError, GuestSilent, GuestUnreachable, TransportLost, XapiError)
+_PASSING = (AddressUnknown, EngineError, GuestSilent, GuestUnreachable, TransportLost, XapiError)
 
 # Events taken from the stream before the list is asked for, however many more there are.
 _MOST_EVENTS = 1000
 
+# How often an engine is asked for its list, however much happens there: at once for the first, seconds from then on.
+_LISTS_AT_ONCE = 20
+_LIST_INTERVAL = 0.1
+
 
 class Backoff:
-    """How long to wait before the next try: a part of how long it has failed already, so that a
+    """How long to wait before the next try: a part of how long there has been trouble, so that a
     short outage is noticed to be over soon and a long one costs little. Pure.
 
     :param shortest: seconds; the first wait.
@@ -47,27 +52,38 @@ class Backoff:
     """
 
     PART = 0.25
+    # A success that does not last this long is no end of the trouble, seconds.
+    STEADY = 10.0
 
     def __init__(self, shortest: float, longest: float,
                  jitter: "Callable[[], float]" = lambda: random.uniform(0.8, 1.2)) -> None:
         self._shortest = shortest
         self._longest = longest
         self._jitter = jitter
-        self._since: Optional[float] = None
+        self._since: Optional[float] = None  # the first failure after the last success
+        self._paced_from = 0.0
+        self._well_since = float("-inf")
 
     def fail(self, now: float) -> float:
-        """A try failed; returns the seconds to wait before the next."""
+        """A try failed, or what had succeeded ended; returns the seconds to wait before the next."""
         if self._since is None:
             self._since = now
-        wait = max(self._shortest, (now - self._since) * self.PART)
+            if now - self._well_since >= self.STEADY:
+                self._paced_from = now
+        wait = max(self._shortest, (now - self._paced_from) * self.PART)
         return min(wait * self._jitter(), self._longest)
 
     def outage(self, now: float) -> float:
         """Seconds since the first failure; 0.0 if the last try succeeded."""
         return 0.0 if self._since is None else now - self._since
 
-    def succeed(self) -> None:
+    def hurry(self, now: float) -> None:
+        """Something changed: the next tries may fare better than the last."""
+        self._paced_from = now
+
+    def succeed(self, now: float) -> None:
         self._since = None
+        self._well_since = now
 
 
 class Awaited:
@@ -131,7 +147,8 @@ class Monitor:
         self._settings = settings
         self._clock = clock
         self._backoff = Backoff(settings.monitor.backoff_min, settings.monitor.backoff_max)
-        self._pacer = Pacer(settings.publish.burst, settings.publish.interval)
+        self._writes = Pacer(settings.publish.burst, settings.publish.interval)
+        self._lists = Pacer(_LISTS_AT_ONCE, _LIST_INTERVAL)
         self._remembered = Remembered()
         self._engine: Optional[Engine] = None
         self._engine_of: Tuple[object, ...] = ()
@@ -202,12 +219,15 @@ class Monitor:
             except Exception:
                 if not self._stopped.is_set():
                     log.exception("VM %s: its monitor failed and begins again", self._vm.label)
+                    self._disconnect()
                     self._wait(self._backoff.fail(self._clock()))
         self._disconnect()
 
     def _live(self) -> None:
         while not self._stopped.is_set():
-            self._woken.clear()
+            if self._woken.is_set():
+                self._woken.clear()
+                self._backoff.hurry(self._clock())
             try:
                 self._follow(self._connected())
             except XSContainerError as exc:
@@ -216,18 +236,19 @@ class Monitor:
                 self._failed(exc)
 
     def _failed(self, error: XSContainerError) -> None:
+        news = self._last_error is None or self._last_error.code != error.code
+        (log.warning if news else log.debug)("VM %s: %s: %s", self._vm.label, error.code, error)
         self._last_error = error
         if not isinstance(error, EngineError) or self._engine is None or self._engine.connection.closed:
             self._disconnect()
-        first = self._backoff.outage(self._clock()) == 0.0
-        wait = self._backoff.fail(self._clock())
-        (log.warning if first else log.debug)("VM %s: %s: %s", self._vm.label, error.code, error)
-        lasting = self._backoff.outage(self._clock()) >= self._settings.publish.stale_after
-        if lasting or not isinstance(error, _PASSING):
+        now = self._clock()
+        wait = self._backoff.fail(now)
+        stale_in = self._settings.publish.stale_after - self._backoff.outage(now)
+        if stale_in <= 0 or not isinstance(error, _PASSING):
             self._show_failure(error)
-        elif self._settings.publish.stale_after > 0:
+        else:
             # Awake in time to say so, should it last.
-            wait = min(wait, max(0.01, self._settings.publish.stale_after - self._backoff.outage(self._clock())))
+            wait = min(wait, max(0.01, stale_in))
         self._wait(wait)
 
     def _show_failure(self, error: XSContainerError) -> None:
@@ -238,7 +259,10 @@ class Monitor:
         self._publish()
 
     def _wait(self, seconds: float) -> None:
-        self._woken.wait(seconds)
+        """Until ``seconds`` have passed or the VM changed; but changes, too, can be many."""
+        least = min(seconds, self._settings.monitor.backoff_min)
+        if not self._stopped.wait(least):
+            self._woken.wait(seconds - least)
 
     def _place(self, vm: VMRecord) -> Tuple[object, ...]:
         """Where the engine of this VM is: it changes with a reboot and with its settings."""
@@ -275,17 +299,18 @@ class Monitor:
     def _follow(self, engine: Engine) -> None:
         """Publish, then follow events until the stream or something else breaks."""
         events = engine.events()
+        self._remembered = Remembered(engine.connection.address, engine.connection.method)
         try:
+            # A guest that connects and breaks again and again writes no more often than another.
+            self._stopped.wait(self._writes.delay(self._clock()))
             # Subscribed first and listed then: what happens in between is told, not missed.
             self._list(engine)
             self._refresh_info(engine)
             self._publish()
-            if self._backoff.outage(self._clock()) > 0 or self._last_error is not None:
-                log.info("VM %s: its containers are shown again (%s)", self._vm.label, engine.connection.describe())
-            else:
-                log.info("VM %s: its containers are shown (%s)", self._vm.label, engine.connection.describe())
+            log.info("VM %s: its containers are shown%s (%s)", self._vm.label,
+                     "" if self._last_error is None else " again", engine.connection.describe())
             self._last_error = None
-            self._backoff.succeed()
+            self._backoff.succeed(self._clock())
             self._serve(engine, events)
         finally:
             events.close()
@@ -295,9 +320,9 @@ class Monitor:
         awaited = Awaited()
         while not self._stopped.is_set():
             now = self._clock()
-            relist = awaited.due + self._pacer.delay(now)
-            if now < min(relist, reread):
-                event = events.get(min(relist, reread) - now)
+            due = max(min(awaited.due, reread), now + self._writes.delay(now), now + self._lists.delay(now))
+            if now < due:
+                event = events.get(due - now)
                 if events.closed:  # by update() or stop()
                     return
                 for _ in range(_MOST_EVENTS):
@@ -309,13 +334,12 @@ class Monitor:
                         reread = now
                     event = events.get(0.0)
                 continue
-            found = self._list(engine)
-            awaited.listed(found, self._clock())
+            self._lists.spend(now)
+            awaited.listed(self._list(engine), self._clock())
             if now >= reread:
                 reread = now + self._settings.monitor.info_interval
                 self._refresh_info(engine)
-            if self._publish():
-                self._pacer.spend(now)
+            self._publish()
 
     def _list(self, engine: Engine) -> "Tuple[Container, ...]":
         publish = self._settings.publish
@@ -336,14 +360,16 @@ class Monitor:
             self._documents[keys.INFO] = xmlform.docker_info(info)
             self._documents[keys.VERSION] = xmlform.docker_version(version)
 
-    def _publish(self) -> bool:
+    def _publish(self) -> None:
         try:
-            return self.publication.show(self._documents)
+            written = self.publication.show(self._documents)
         except XapiError as exc:
             # The engine is fine; the caretaker writes it as soon as XAPI takes it.
             log.warning("VM %s: %s", self._vm.label, exc)
             self._opener.unsettled(self._vm.uuid)
-            return True
+            written = True
+        if written:
+            self._writes.spend(self._clock())
 
 
 def _reach_facts(vm: VMRecord) -> Tuple[object, ...]:

@@ -10,10 +10,10 @@ writes and from the event stream, which shows each write once it is done
 import logging
 import threading
 import time
-from typing import Callable, Dict, List, Mapping, Optional
+from typing import Callable, Dict, Iterable, List, Mapping, Optional
 
 from xscontainer import keys
-from xscontainer.errors import ObjectGone, XapiError
+from xscontainer.errors import ObjectGone, XapiUnavailable
 from xscontainer.vmrecord import VMRecord
 from xscontainer.xapi import vm as xapi_vm
 from xscontainer.xapi.session import Session, SessionPool
@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 # Seconds after a write in which the event stream may still show what was there before it.
 SETTLED_AFTER = 1.0
+# A key that nobody else touched for this long is repaired at once again, seconds.
+FORGIVEN_AFTER = 600.0
 
 # In the order of writing: whose documents they are is said before the documents.
 _WRITTEN = (keys.OWNER,) + keys.PUBLISHED
@@ -31,7 +33,7 @@ class Pacer:
     """How soon the next write may happen: a few at once, then one each interval. Pure.
 
     :param burst: writes without a wait after a quiet time.
-    :param interval: seconds between writes from then on.
+    :param interval: seconds between writes from then on; 0.0: no wait ever.
     """
 
     def __init__(self, burst: int, interval: float) -> None:
@@ -50,16 +52,34 @@ class Pacer:
         self._at = now
 
     def _filled(self, now: float) -> float:
-        if self._interval <= 0:
+        if self._interval <= 0.0:
             return self._burst
         gained = (now - self._at) / self._interval
         # 1.0 less a rounding error is a whole token, or the last write would wait for ever.
-        filled = min(self._burst, self._tokens + gained)
-        return round(filled, 9)
+        return round(min(self._burst, self._tokens + gained), 9)
+
+
+class _Key:
+    """One key of one VM, between us and XAPI.
+
+    :ivar held: what XAPI holds as far as we know; None: nothing.
+    :ivar sure: False while that is in doubt: a write of ours began and was not confirmed.
+    :ivar seen: what the event stream showed last; None: nothing.
+    :ivar settled_at: from when on a difference between the two is somebody else's doing.
+    :ivar repairs: how often that was set right of late.
+    """
+
+    __slots__ = ("held", "sure", "seen", "settled_at", "repairs")
+
+    def __init__(self, value: Optional[str]) -> None:
+        self.held = self.seen = value
+        self.sure = True
+        self.settled_at = float("-inf")
+        self.repairs = 0
 
 
 class Publication:
-    """One VM's published keys. Thread-safe.
+    """One VM's published keys. Thread-safe; only :meth:`show`, :meth:`settle` and :meth:`wipe` wait for XAPI.
 
     :param vm: the VM as the event stream showed it; what it carries is what XAPI holds.
     """
@@ -68,14 +88,11 @@ class Publication:
                  clock: "Callable[[], float]" = time.monotonic) -> None:
         self._sessions = sessions
         self._clock = clock
-        self._lock = threading.Lock()
+        self._writing = threading.Lock()  # held while XAPI is waited for; taken before the other
+        self._lock = threading.Lock()  # over the fields below
         self._vm = vm
-        # Key -> value that XAPI holds; None: there may be one, we cannot tell which.
-        self._known: Dict[str, Optional[str]] = dict(_written(vm))
+        self._keys = _keys_of(vm)
         self._wanted: Dict[str, str] = {}
-        self._seen: Dict[str, str] = _written(vm)
-        self._repair_at = float("-inf")
-        self._repairs = 0
         self._closed = False
 
     def show(self, documents: "Mapping[str, str]") -> bool:
@@ -84,20 +101,20 @@ class Publication:
         :returns: whether anything had to be written.
         :raises XapiError: not all is written; the next call or :meth:`settle` goes on with it.
         """
-        with self._lock:
-            if self._closed:
-                return False
-            self._wanted = dict(documents)
-            self._wanted[keys.OWNER] = self._vm.uuid
+        with self._writing:
+            with self._lock:
+                self._wanted = dict(documents)
+                self._wanted[keys.OWNER] = self._vm.uuid
             return self._write()
 
     def observe(self, vm: VMRecord) -> None:
         """The event stream shows the VM anew."""
         with self._lock:
             if vm.ref != self._vm.ref:  # joined another pool: the record is a copy
-                self._known = dict(_written(vm))
+                self._keys = _keys_of(vm)
             self._vm = vm
-            self._seen = _written(vm)
+            for name, key in self._keys.items():
+                key.seen = vm.other_config.get(name)
 
     def settle(self) -> Optional[float]:
         """Write again what somebody else changed, or what could not be written.
@@ -109,86 +126,112 @@ class Publication:
         :returns: None if XAPI holds what it should, else seconds after which to call again.
         :raises XapiError: not all is written.
         """
-        with self._lock:
-            if self._closed or not self._wanted:
-                return None
-            now = self._clock()
-            if None in self._known.values():
-                self._write()
-            elif self._seen == self._known:
-                self._repairs = 0
-                return None
-            elif now < self._repair_at:
-                return self._repair_at - now
-            else:
-                # Somebody who insists, or an XAPI that stores something else than it is given,
-                # must not become a storm of writes.
-                self._repairs = min(self._repairs + 1, 8)
-                self._known = dict(self._seen)
-                self._write()
-                self._repair_at = self._clock() + SETTLED_AFTER * 2 ** self._repairs
-            return SETTLED_AFTER
+        if not self._writing.acquire(blocking=False):
+            return SETTLED_AFTER  # show() is at it
+        try:
+            with self._lock:
+                if self._closed or not self._wanted:
+                    return None
+                now = self._clock()
+                wrong = [key for key in self._keys.values() if key.sure and key.seen != key.held]
+                for key in wrong:
+                    if key.settled_at <= now:
+                        self._give_in(key, now)
+                pending = [key.settled_at for key in wrong if key.settled_at > now and key.seen != key.held]
+            if self._write():
+                return SETTLED_AFTER
+            return min(pending) - now if pending else None
+        finally:
+            self._writing.release()
+
+    @staticmethod
+    def _give_in(key: _Key, now: float) -> None:
+        """Believe what the stream shows, so that it is written over; less soon each time.
+
+        Somebody who insists, or an XAPI that stores something else than it is given,
+        must not become a storm of writes.
+        """
+        key.repairs = 1 if now > key.settled_at + FORGIVEN_AFTER else min(key.repairs + 1, 9)
+        key.held = key.seen
 
     def close(self) -> None:
-        """Write nothing from now on; another host may be publishing already."""
+        """Write nothing from now on; another host may be publishing already. Does not wait for XAPI: a
+        single call that is under way may still be heard."""
         with self._lock:
             self._closed = True
 
-    def wipe(self) -> None:
-        """Remove everything published, for good.
+    def wipe(self, vm: VMRecord) -> None:
+        """Remove everything published, for good, after what is being written.
 
+        :param vm: the VM as it is now.
         :raises XapiError: not all could be removed.
         """
-        with self._lock:
-            self._closed = True
-            wipe(self._sessions, self._vm,
-                 [key for key in keys.PUBLISHED if key in self._known or key in self._seen])
+        self.close()
+        if not self._writing.acquire(timeout=SETTLED_AFTER):
+            raise XapiUnavailable("A write to XAPI is still under way.")
+        try:
+            with self._lock:
+                present = [name for name in keys.PUBLISHED if name in vm.other_config
+                           or self._keys[name].held is not None or not self._keys[name].sure]
+            wipe(self._sessions, vm, present)
+        finally:
+            self._writing.release()
+
+    # --- with self._writing held ---------------------------------------------
 
     def _write(self) -> bool:
-        changes = [key for key in _WRITTEN if self._known.get(key, "") != self._wanted.get(key, "")]
-        if not changes:
+        if not self._changes():
             return False
         try:
-            self._sessions.run(lambda session: self._write_keys(session, changes))
+            self._sessions.run(self._write_changes)
         except ObjectGone:
-            self._closed = True  # the VM is gone; the event that says so is on its way
-        finally:
-            self._repair_at = max(self._repair_at, self._clock() + SETTLED_AFTER)
+            # The VM is gone, or has another ref by now; the event that says so is on its way.
+            log.debug("VM %s: is not there to be written to", self._vm.label)
         return True
 
-    def _write_keys(self, session: Session, changes: "List[str]") -> None:
-        for key in changes:
-            present, wanted = key in self._known, self._wanted.get(key)
-            if self._known.get(key, "") == (wanted or ""):
-                continue  # done before the session was lost
-            self._known[key] = None  # until XAPI has confirmed
-            if wanted is None:
-                xapi_vm.remove_key(session, self._vm.ref, key)
-                del self._known[key]
-            else:
-                xapi_vm.put_key(session, self._vm.ref, key, wanted, present)
-                self._known[key] = wanted
+    def _changes(self) -> List[str]:
+        with self._lock:
+            if self._closed:
+                return []
+            return [name for name in _WRITTEN
+                    if not self._keys[name].sure or self._keys[name].held != self._wanted.get(name)]
+
+    def _write_changes(self, session: Session) -> None:
+        for name in self._changes():
+            with self._lock:
+                if self._closed:
+                    return
+                ref, key, wanted = self._vm.ref, self._keys[name], self._wanted.get(name)
+                present, key.sure = not key.sure or key.held is not None, False
+            try:
+                if wanted is None:
+                    xapi_vm.remove_key(session, ref, name)
+                else:
+                    xapi_vm.put_key(session, ref, name, wanted, present)
+                key.held, key.sure = wanted, True
+            finally:
+                key.settled_at = self._clock() + SETTLED_AFTER * 2 ** key.repairs
 
 
-def _written(vm: VMRecord) -> Dict[str, str]:
-    return {key: vm.other_config[key] for key in _WRITTEN if key in vm.other_config}
+def _keys_of(vm: VMRecord) -> "Dict[str, _Key]":
+    return {name: _Key(vm.other_config.get(name)) for name in _WRITTEN}
 
 
-def wipe(sessions: SessionPool, vm: VMRecord, published: "Optional[List[str]]" = None) -> None:
+def wipe(sessions: SessionPool, vm: VMRecord, published: "Optional[Iterable[str]]" = None) -> None:
     """Remove what is published of a VM that nobody monitors (any more); settings and pins stay.
 
+    :param published: the keys; those that the record shows if None.
     :raises XapiError: not all could be removed. A VM that is gone is no error.
     """
-    present = list(vm.published) if published is None else published
+    present = list(vm.published if published is None else published)
 
     def remove(session: Session) -> None:
         for key in present:
             xapi_vm.remove_key(session, vm.ref, key)
 
+    if not present:
+        return
     try:
         sessions.run(remove)
     except ObjectGone:
         pass
-    except XapiError as exc:
-        log.warning("VM %s: its container list could not be removed: %s", vm.label, exc)
-        raise

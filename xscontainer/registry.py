@@ -8,11 +8,11 @@ import logging
 import queue
 import threading
 import time
-from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Tuple, Union
+from typing import TYPE_CHECKING, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
 
 from xscontainer import eligibility
-from xscontainer.errors import VMNotRegistered, XapiError
-from xscontainer.vmrecord import VMChange, VMRecord
+from xscontainer.errors import VMNotRegistered, XapiError, XapiUnavailable
+from xscontainer.vmrecord import NULL_REF, VMChange, VMRecord
 from xscontainer.xapi.events import Batch
 
 if TYPE_CHECKING:
@@ -22,8 +22,13 @@ log = logging.getLogger(__name__)
 
 # How often monitors are looked after when nothing else happens, seconds.
 ROUND = 5.0
+# How long XAPI is left alone when it does not answer, seconds.
+XAPI_PAUSE = 1.0
 # How long a monitor may take to end before that is an error worth a line in the log, seconds.
-ENDING = 30.0
+ENDING = 45.0
+# How long the end of the service waits for its monitors, seconds: one that is just connecting has
+# nothing to lose, and ends with the process.
+PATIENCE = 1.5
 
 
 class Host:
@@ -32,6 +37,13 @@ class Host:
     def __init__(self, ref: str = "", is_coordinator: bool = False) -> None:
         self.ref = ref
         self.is_coordinator = is_coordinator
+
+
+class _Wipe(NamedTuple):
+    """What is published of a VM has to go. ``run`` is called with the VM as it is now."""
+
+    vm: VMRecord
+    run: "Callable[[VMRecord], None]"
 
 
 class Registry:
@@ -54,7 +66,8 @@ class Registry:
         self._records: Dict[str, VMRecord] = {}
         self._checks: Dict[str, float] = {}  # VM uuid -> when to look at what it has published
         self._ending: "List[Tuple[Monitor, float]]" = []
-        self._unwiped: Dict[str, Callable[[], None]] = {}  # by VM uuid
+        self._unwiped: Dict[str, _Wipe] = {}  # by VM uuid
+        self._xapi_away_until = clock()
         self.turned_at = clock()  # when the thread last went round: the watchdog looks at it
 
     # --- from other threads --------------------------------------------------
@@ -102,6 +115,9 @@ class Registry:
 
     def _pause(self) -> float:
         due = min(self._checks.values(), default=float("inf"))
+        if self._unwiped:
+            due = self._clock()
+        due = max(due, self._xapi_away_until)
         return min(max(due - self._clock(), 0.01), ROUND)
 
     def _apply(self, batch: Batch) -> None:
@@ -134,9 +150,14 @@ class Registry:
             return
         if monitor:
             self._drop(monitor, decision.reason)
+        pending = self._unwiped.pop(vm.uuid, None)
         if decision.action == eligibility.WIPE:
             # The monitor knows what it wrote, which the snapshot may not show yet.
-            self._unwiped[vm.uuid] = monitor.publication.wipe if monitor else lambda: self._wipe(vm)
+            run = monitor.publication.wipe if monitor else pending.run if pending else self._wipe
+            self._unwiped[vm.uuid] = _Wipe(vm, run)
+        elif pending and vm.resident_on in (NULL_REF, self._host.ref):
+            # Not done yet, and due until it runs elsewhere: whoever runs it may have published.
+            self._unwiped[vm.uuid] = _Wipe(vm, pending.run)
 
     def _start(self, vm: VMRecord) -> None:
         self._unwiped.pop(vm.uuid, None)
@@ -156,34 +177,51 @@ class Registry:
         log.info("VM %s: no longer monitored here: %s", monitor.vm.label, reason)
 
     def _look_after(self) -> None:
-        now = self._clock()
-        for uuid, wipe in list(self._unwiped.items()):
-            try:
-                wipe()
-            except XapiError:
-                self._checks[uuid] = now + 1.0
-                break
-            del self._unwiped[uuid]
-        for uuid in [uuid for uuid, due in self._checks.items() if due <= now]:
-            del self._checks[uuid]
-            self._settle(uuid)
+        self._write_what_is_due()
         for monitor in list(self._monitors.values()):
             if not monitor.alive:
                 log.error("VM %s: its monitor ended by itself and is started again", monitor.vm.label)
                 self._start(monitor.vm)
         self._ending = [(monitor, due) for monitor, due in self._ending if not self._ended(monitor, due)]
 
+    def _write_what_is_due(self) -> None:
+        """Wipe and settle; all of it later if XAPI is away: each try would wait for it."""
+        if self._clock() < self._xapi_away_until:
+            return
+        try:
+            for uuid in list(self._unwiped):
+                self._run_wipe(uuid)
+            for uuid in [uuid for uuid, due in self._checks.items() if due <= self._clock()]:
+                self._settle(uuid)
+        except XapiUnavailable as exc:
+            log.debug("%s", exc)
+            self._xapi_away_until = self._clock() + XAPI_PAUSE
+
+    def _run_wipe(self, uuid: str) -> None:
+        vm, run = self._unwiped[uuid]
+        try:
+            run(vm)
+        except XapiUnavailable:
+            raise
+        except XapiError as exc:
+            # Not worth a storm; the next resync finds what is left.
+            log.warning("VM %s: its container list could not be removed: %s", vm.label, exc)
+        del self._unwiped[uuid]
+
     def _settle(self, uuid: str) -> None:
         monitor = self._monitors.get(uuid)
-        if monitor is None:
-            return
-        again: Optional[float]
-        try:
-            again = monitor.publication.settle()
-        except XapiError as exc:
-            log.debug("VM %s: %s", monitor.vm.label, exc)
-            again = 1.0
-        if again is not None:
+        again: Optional[float] = None
+        if monitor is not None:
+            try:
+                again = monitor.publication.settle()
+            except XapiUnavailable:
+                raise
+            except XapiError as exc:
+                log.debug("VM %s: %s", monitor.vm.label, exc)
+                again = ROUND
+        if again is None:
+            del self._checks[uuid]
+        else:
             self._checks[uuid] = self._clock() + again
 
     def _ended(self, monitor: "Monitor", due: float) -> bool:
@@ -197,9 +235,10 @@ class Registry:
     def _end(self) -> None:
         for monitor in self._monitors.values():
             monitor.stop()
-        deadline = self._clock() + ENDING
+        deadline = self._clock() + PATIENCE
         for monitor in list(self._monitors.values()) + [monitor for monitor, _ in self._ending]:
-            monitor.join(max(0.0, deadline - self._clock()))
+            if not monitor.join(max(0.0, deadline - self._clock())):
+                log.debug("VM %s: its monitor was left behind", monitor.vm.label)
         self._monitors = {}
 
 

@@ -33,7 +33,8 @@ def vm(ref: str, operation: str = "mod", **fields: Any) -> Dict[str, Any]:
 
 
 def metrics(ref: str, operation: str = "mod", **networks: str) -> Dict[str, Any]:
-    return event("vm_guest_metrics", operation, ref, {"networks": {k.replace("_", "/"): v for k, v in networks.items()}})
+    named = {key.replace("_", "/"): value for key, value in networks.items()}
+    return event("vm_guest_metrics", operation, ref, {"networks": named})
 
 
 def result(*events: Dict[str, Any], count: Optional[int] = None) -> Dict[str, Any]:

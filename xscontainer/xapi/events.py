@@ -161,8 +161,8 @@ class Watch:
                 self._subscribe()
                 started = True
                 self._follow()
-            except Exception as exc:
-                # The outermost handler. An answer of the wrong shape is as good as none.
+            except Exception as exc:  # noqa: BLE001 - the outermost handler
+                # An answer of the wrong shape is as good as none.
                 if not self._stopped.is_set():
                     self._lost(exc)
             finally:

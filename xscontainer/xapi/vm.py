@@ -6,6 +6,7 @@ and with it what another client wrote in between.
 
 from typing import Dict
 
+from xscontainer import keys
 from xscontainer.errors import ObjectGone, XapiError
 from xscontainer.vmrecord import NULL_REF, VMRecord
 from xscontainer.xapi.session import Session
@@ -56,3 +57,25 @@ def put_key(session: Session, vm_ref: str, key: str, value: str, present: bool) 
 def remove_key(session: Session, vm_ref: str, key: str) -> None:
     """Remove one key; no error if it is absent."""
     session.xenapi.VM.remove_from_other_config(vm_ref, key)
+
+
+def adopt(session: Session, vm: VMRecord) -> VMRecord:
+    """Remove what a clone, a copy or an import carried in: another VM's list, and the pin of its host key.
+
+    :returns: the record as it is then; ``vm`` itself if it is the VM's own.
+    """
+    if vm.is_owner:
+        return vm
+    # What we were shown may be old by now.
+    now = VMRecord.from_snapshot(vm.ref, session.xenapi.VM.get_record(vm.ref), vm.networks)
+    if now.is_owner:
+        return now
+    config = dict(now.other_config)
+    for key in (*keys.PUBLISHED, keys.HOST_KEY):
+        if key in config:
+            remove_key(session, vm.ref, key)
+            del config[key]
+    # Last: from here on what is there passes for the VM's own.
+    put_key(session, vm.ref, keys.OWNER, vm.uuid, present=True)
+    config[keys.OWNER] = vm.uuid
+    return now._replace(other_config=config)

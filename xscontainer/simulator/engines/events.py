@@ -38,7 +38,8 @@ def make_event(kind: str, action: str, actor: str, attributes: Dict[str, str], t
         if kind == "container":
             deprecated["from"] = attributes.get("image", "")
     new = _encode(fresh)
-    return Event(kind, action, actor, attributes, time_nano, _encode({**deprecated, **fresh}) if deprecated else new, new)
+    old = _encode({**deprecated, **fresh}) if deprecated else new
+    return Event(kind, action, actor, attributes, time_nano, old, new)
 
 
 def _encode(value: Dict[str, Any]) -> bytes:

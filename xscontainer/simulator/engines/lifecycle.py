@@ -105,7 +105,8 @@ class Lifecycle:
     def _check_free(self, name: str, prefix: str = "") -> None:
         if name in self.names:
             raise ApiError(
-                409, f'{prefix}Conflict. The container name "/{name}" is already in use by container "{self.names[name]}". '
+                409, f'{prefix}Conflict. The container name "/{name}" is already in use by container '
+                f'"{self.names[name]}". '
                 "You have to remove (or rename) that container to be able to reuse that name.")
 
     def start(self, wanted: str) -> bool:
@@ -192,7 +193,8 @@ class Lifecycle:
                 raise ApiError(400, "Renaming a container with the same name as its current name")
             prefix = "Error when allocating new name: "
             if not NAME.match(new):
-                raise ApiError(400, f"{prefix}Invalid container name (/{new}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+                raise ApiError(
+                    400, f"{prefix}Invalid container name (/{new}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
             self._check_free(new, prefix)
             old = container.name
             del self.names[old]

@@ -274,8 +274,8 @@ class RealEngine:
                 self._client = None
 
     def run(
-        self, name: str, command: Union[str, Sequence[str]] = ("sleep", "1000000"), image: str = IMAGE, start: bool = True,
-        **options: Any
+        self, name: str, command: Union[str, Sequence[str]] = ("sleep", "1000000"), image: str = IMAGE,
+        start: bool = True, **options: Any
     ) -> str:
         """Create (and start) a container without network; its id.
 

@@ -150,7 +150,8 @@ class Connection:
     def _head(self, status: int, content_type: str, common: Optional[str] = None) -> str:
         kind = f"Content-Type: {content_type}\r\n" if content_type else ""
         date = email.utils.formatdate(time.time(), usegmt=True)
-        return f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\n{self._common if common is None else common}{kind}Date: {date}\r\n"
+        common = self._common if common is None else common
+        return f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\n{common}{kind}Date: {date}\r\n"
 
     def start_stream(self, content_type: str = "application/json") -> None:
         """The head of an answer in chunks."""

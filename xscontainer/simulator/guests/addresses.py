@@ -25,7 +25,9 @@ class AddressBlock:
         """
         if count > _PER_NET * 50:
             raise ValueError(f"at most {_PER_NET * 50} guests")
-        return [f"127.{self._second}.{self._third + index // _PER_NET}.{1 + index % _PER_NET}" for index in range(count)]
+        return [
+            f"127.{self._second}.{self._third + index // _PER_NET}.{1 + index % _PER_NET}" for index in range(count)
+        ]
 
 
 def bind_all(addresses: Sequence[str], port: int = 0, attempts: int = 20) -> List[socket.socket]:

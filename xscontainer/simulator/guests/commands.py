@@ -16,7 +16,8 @@ COMMANDS = """
 {"do": "authorize", "key": "ssh-rsa AAAA..."}      let a key into every guest
 {"guest": 3, "do": "guest-restart", "down": 1}     guest-start -stop -kill -restart -freeze -thaw -rotate
 {"guest": 3, "do": "engine-restart", "down": 1}    engine-start -stop -kill -restart -freeze -thaw
-{"guest": 3, "do": "guest-fault", "kind": "slow"}  a fault of the guest or (engine-fault) of the engine, with its options
+{"guest": 3, "do": "guest-fault", "kind": "slow"}  a fault of the guest or (engine-fault) of the engine,
+                                                   with its options
 {"guest": 3, "do": "behave"}                       no more faults
 {"do": "stats"}                                    requests by verb, connections, CPU seconds, memory
 """

@@ -21,7 +21,6 @@ from paramiko.common import OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED, OPEN_FAILED
 from paramiko.message import Message
 
 from xscontainer.simulator.engines import processes, relay
-from xscontainer.simulator.engines.faults import AT_CHANNEL
 from xscontainer.simulator.guests.base import Guest, clean_path
 
 STREAMLOCAL = "direct-streamlocal@openssh.com"
@@ -228,7 +227,6 @@ class _Transport(paramiko.Transport):
             return
         self._guest.start_thread(_to_socket, channel, unix)
         self._guest.start_thread(_to_channel, unix, channel)
-
 
     def _unlink_channel(self, chanid: int) -> None:
         super()._unlink_channel(chanid)

@@ -20,6 +20,7 @@ def make_host_key(kind: str = "ed25519") -> HostKey:
 
     :raises ValueError: another kind.
     """
+    key: Union[ed25519.Ed25519PrivateKey, ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey]
     if kind == "ed25519":
         key = ed25519.Ed25519PrivateKey.generate()
     elif kind == "ecdsa":

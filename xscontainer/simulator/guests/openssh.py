@@ -117,11 +117,9 @@ class OpenSSHGuest(Guest):
             self._start_daemon()
 
     def _start_daemon(self, timeout: float = 10.0) -> None:
-        if not self.port:
-            super().start()
-            super().stop(sessions=False)
-        elif self._listener is not None:
-            super().stop(sessions=False)
+        # Chooses the port the first time, and finds out whether it is free: sshd would only say so in its log.
+        super().start()
+        super().stop(sessions=False)
         self._daemon = self._spawn(self._command("-D", "-p", str(self.port)), subprocess.DEVNULL)
         deadline = time.monotonic() + timeout
         while True:

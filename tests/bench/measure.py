@@ -1,5 +1,6 @@
 """The measurements, one function each; the targets are the project's own."""
 
+import functools
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -80,8 +81,8 @@ def _overheads(scene: Scene, host: int, rounds: int) -> "List[float]":
                 alone = _timed(own)
                 if undo:
                     undo()
-                through = _timed(lambda function=function: scene.call(
-                    host, function, vmuuid=vm.uuid, container=name, object=name))
+                through = _timed(functools.partial(
+                    scene.call, host, function, vmuuid=vm.uuid, container=name, object=name))
                 if undo:
                     undo()
                 overheads.append((through - alone) * 1000)
@@ -103,12 +104,9 @@ def _start_stop(scene: Scene, host: int, rounds: int) -> "List[float]":
     overheads = []
     try:
         for _ in range(rounds):
-            for own_stop, own_start in ((True, True), (False, False)):
-                if own_stop:
-                    alone = (_timed(lambda: client.stop(name)), _timed(lambda: client.start(name)))
-                else:
-                    through = (_timed(lambda: scene.call(host, "stop", vmuuid=vm.uuid, container=name)),
-                               _timed(lambda: scene.call(host, "start", vmuuid=vm.uuid, container=name)))
+            alone = (_timed(lambda: client.stop(name)), _timed(lambda: client.start(name)))
+            through = (_timed(lambda: scene.call(host, "stop", vmuuid=vm.uuid, container=name)),
+                       _timed(lambda: scene.call(host, "start", vmuuid=vm.uuid, container=name)))
             overheads += [(b - a) * 1000 for a, b in zip(alone, through)]
     finally:
         client.close()
@@ -262,7 +260,8 @@ def measure_recovery(report: Report) -> None:
         vm.guest.start()
         start_some(1)
         report.figure("sshd restarted", scene.wait(shown, 30.0), "s", 3)
-        for host, what in ((scene.pool.hosts[1], "xapi of the host"), (scene.pool.coordinator, "xapi of the coordinator")):
+        hosts = ((scene.pool.hosts[1], "xapi of the host"), (scene.pool.coordinator, "xapi of the coordinator"))
+        for host, what in hosts:
             host.crash()
             start_some(1)
             time.sleep(1.0)

@@ -63,7 +63,7 @@ class Watcher:
                 with contextlib.suppress(XapiError):
                     self._follow()
                 self._stopping.wait(RETRY_SECONDS)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - stop() raises it, whatever it is
             self._failure.append(error)
         finally:
             self._ready.set()

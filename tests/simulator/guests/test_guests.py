@@ -25,7 +25,7 @@ Maker = Callable[..., Guest]
 def make(request: Any) -> Iterator[Maker]:
     """Makes guests of one kind, with the test's key let in; closes them."""
     directory = tempfile.mkdtemp(prefix="xs-")
-    made = []
+    made: List[Guest] = []
 
     def maker(**options: Any) -> Guest:
         place = f"{directory}/g{len(made)}"

@@ -14,10 +14,16 @@ import socket
 import subprocess
 import sys
 import threading
-from typing import Any, Dict, List, Optional, Sequence, Set
+from typing import Any, Dict, List, Optional, Sequence, Set, cast
 
 import paramiko
-from paramiko.common import OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED, OPEN_FAILED_CONNECT_FAILED, OPEN_SUCCEEDED
+from paramiko.common import (
+    AUTH_FAILED,
+    AUTH_SUCCESSFUL,
+    OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED,
+    OPEN_FAILED_CONNECT_FAILED,
+    OPEN_SUCCEEDED,
+)
 from paramiko.message import Message
 
 from xscontainer.simulator.engines import processes, relay
@@ -160,7 +166,7 @@ class _Policy(paramiko.ServerInterface):
 
     def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
         fits = username == self._guest.user and key.asbytes() in self._guest.authorized()
-        return int(paramiko.AUTH_SUCCESSFUL if fits else paramiko.AUTH_FAILED)
+        return int(AUTH_SUCCESSFUL if fits else AUTH_FAILED)
 
     def check_channel_request(self, kind: str, chanid: int) -> int:
         guest = self._guest
@@ -186,7 +192,8 @@ class _Transport(paramiko.Transport):
     _active_check_timeout = IDLE_POLL
 
     def __init__(self, connection: "_GatedSocket", guest: EmbeddedSSHGuest) -> None:
-        super().__init__(connection)
+        # Whatever reads and writes like a socket serves.
+        super().__init__(cast(socket.socket, connection))
         self._guest = guest
         self.policy = _Policy(guest, self)
         self._asked = ""

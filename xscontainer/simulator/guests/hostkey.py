@@ -1,7 +1,7 @@
 """Host keys of a guest, made in this process: an ssh-keygen per guest would cost more than the guest."""
 
 import os
-from typing import NamedTuple
+from typing import NamedTuple, Union
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa

@@ -5,7 +5,7 @@ import shutil
 import socket
 import tempfile
 import time
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, List
 
 import paramiko
 import pytest

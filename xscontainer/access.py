@@ -17,6 +17,7 @@ from xscontainer.errors import (
     AddressUnknown,
     ArgumentError,
     HostKeyChanged,
+    ModeUnsupported,
     VMElsewhere,
     VMNotRunning,
 )
@@ -65,7 +66,13 @@ class Reach(NamedTuple):
 
     @classmethod
     def of(cls, other_config: "Mapping[str, str]", settings: Settings) -> "Reach":
-        """:raises ArgumentError: a key holds what it cannot; other_config is written by others."""
+        """Others write other_config, so each value is checked.
+
+        :raises ModeUnsupported: the VM is not to be reached over SSH. ArgumentError: a key holds what it cannot.
+        """
+        mode = other_config.get(keys.MODE) or "ssh"
+        if mode != "ssh":
+            raise ModeUnsupported(f"The VM is to be reached by {mode[:20]!r}, and only ssh is supported so far.")
         user = other_config.get(keys.USERNAME) or settings.ssh.user
         port = other_config.get(keys.SSH_PORT) or str(settings.ssh.port)
         socket = other_config.get(keys.ENGINE_SOCKET) or settings.engine.socket

@@ -4,6 +4,7 @@
 
     XSContainerError
     +-- SettingsError              SETTINGS_INVALID        the INI file does not say what it must
+    +-- SocketUnusable             SOCKET_UNUSABLE         the daemon cannot listen where it should
     +-- ArgumentError              ARGUMENT_INVALID        a caller's argument is missing or malformed
     +-- XapiError                  XAPI_ERROR              XAPI answered with a failure of its own
     |   +-- XapiUnavailable        XAPI_UNAVAILABLE        no answer from XAPI in time, or none at all
@@ -13,6 +14,7 @@
     |   +-- VMNotRunning           VM_NOT_RUNNING
     |   +-- VMNotRegistered        VM_NOT_REGISTERED
     |   +-- VMElsewhere            VM_ELSEWHERE            it left for another host during the call
+    |   +-- ModeUnsupported        MODE_UNSUPPORTED        it was prepared for another way than SSH
     |   +-- AddressUnknown         ADDRESS_UNKNOWN         the guest reports no address
     |   +-- AddressRefused         ADDRESS_REFUSED         none of its addresses may be contacted
     +-- KeyPairError               KEY_PAIR_INVALID        the pool's SSH key pair is unusable
@@ -35,6 +37,9 @@
         +-- ContainerNotFound      CONTAINER_NOT_FOUND
         +-- ContainerConflict      CONTAINER_CONFLICT      not possible in the container's state
         +-- EngineRefused          ENGINE_REFUSED          any other error the engine reports
+
+The plugin's own process, which has no time to import this module, adds PLUGIN_INCOMPLETE (a part
+of the installation is missing) and DAEMON_LOST (the daemon took the call and gave no reply).
 
 A code is part of the interface (clients and scripts compare it) and never changes.
 """
@@ -67,6 +72,10 @@ class XSContainerError(Exception):
 
 class SettingsError(XSContainerError):
     code = "SETTINGS_INVALID"
+
+
+class SocketUnusable(XSContainerError):
+    code = "SOCKET_UNUSABLE"
 
 
 class ArgumentError(XSContainerError):
@@ -114,6 +123,11 @@ class VMNotRegistered(VMError):
 class VMElsewhere(VMError):
     code = "VM_ELSEWHERE"
     default_hint = "Repeat the call."
+
+
+class ModeUnsupported(VMError):
+    code = "MODE_UNSUPPORTED"
+    default_hint = "Set xscontainer-mode in its other_config to ssh and let the pool's key log in there."
 
 
 class AddressUnknown(VMError):

@@ -21,6 +21,7 @@ from xscontainer.errors import (
     EngineError,
     GuestSilent,
     GuestUnreachable,
+    ModeUnsupported,
     TransportLost,
     XapiError,
     XSContainerError,
@@ -268,7 +269,7 @@ class Monitor:
         """Where the engine of this VM is: it changes with a reboot and with its settings."""
         try:
             return (vm.domid, Reach.of(vm.other_config, self._settings))
-        except ArgumentError as exc:
+        except (ArgumentError, ModeUnsupported) as exc:
             return (vm.domid, str(exc))
 
     def _connected(self) -> Engine:

@@ -16,7 +16,7 @@ import threading
 import time
 from typing import Callable, List, Optional, Set, Tuple
 
-from xscontainer.errors import XSContainerError
+from xscontainer.errors import SocketUnusable
 from xscontainer.forward import LONGEST_CALL, LONGEST_HEADER, MAGIC, READY
 
 RECEIVE_TIMEOUT = 30.0  # s for a whole call to come in
@@ -25,12 +25,6 @@ RETRY_FIRST, RETRY_MOST = 0.1, 5.0  # s before accepting again after an error, f
 LONGEST_PATH = 106  # bytes: the kernel's 107, less the suffix under which the socket is made
 
 log = logging.getLogger(__name__)
-
-
-class SocketUnusable(XSContainerError):
-    """The daemon cannot listen where its settings say."""
-
-    code = "SOCKET_UNUSABLE"
 
 
 class Server:

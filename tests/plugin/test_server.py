@@ -15,7 +15,8 @@ from tests.need import need
 from tests.plugin.conftest import Dom0
 from tests.plugin.process import wait_until
 from xscontainer import forward
-from xscontainer.server import LONGEST_PATH, Server, SocketUnusable
+from xscontainer.errors import SocketUnusable
+from xscontainer.server import LONGEST_PATH, Server
 
 NOBODY = 65534
 

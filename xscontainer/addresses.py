@@ -12,7 +12,7 @@ from typing import Dict, Iterable, List, NamedTuple, Tuple, Union
 MOST_CANDIDATES = 16
 HOST_INTERNAL = ipaddress.ip_network("169.254.0.0/16")
 
-_NETWORKS_KEY = re.compile(r"^(\d{1,4})/(?:ip|ipv4/(\d{1,4})|ipv6/(\d{1,4}))$", re.ASCII)
+_NETWORKS_KEY = re.compile(r"^(\d{1,4})/(?:ip|ipv4/(\d{1,4})|ipv6/(\d{1,4}))\Z", re.ASCII)
 
 IPAddress = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 
@@ -54,11 +54,15 @@ def candidates(networks: Dict[str, str], forbidden: "Iterable[str]" = (), last_g
         match = _NETWORKS_KEY.match(key)
         if not match:
             continue
+        given = value.strip()
         try:
-            address = ipaddress.ip_address(value.strip())
+            if "%" in given:
+                # Newer Pythons read a zone ("fe80::1%eth0"), and then the same address has many texts.
+                raise ValueError(given)
+            address = ipaddress.ip_address(given)
         except ValueError:
-            if value.strip():
-                refused.append((value.strip()[:64], "it is no IP address"))
+            if given:
+                refused.append((given[:64], "it is no IP address"))
             continue
         text = str(address)
         if text in seen:

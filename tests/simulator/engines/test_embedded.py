@@ -178,6 +178,16 @@ def test_stop_start_kill_restart(engine: EmbeddedEngine) -> None:
     assert not os.path.exists(engine.socket_path)
 
 
+def test_restart_policy_outlives_the_engine(engine: EmbeddedEngine) -> None:
+    engine.run("kept", ["nginx"], HostConfig={"RestartPolicy": {"Name": "always"}})
+    engine.run("stopped", ["nginx"], HostConfig={"RestartPolicy": {"Name": "always"}})
+    engine.run("plain", ["nginx"])
+    engine.do("stop", "stopped")
+    engine.restart()
+    states = {entry["Names"][0]: entry["State"] for entry in engine.list()}
+    assert states == {"/kept": "running", "/stopped": "exited", "/plain": "exited"}
+
+
 def test_frozen_engine_goes_on_after_thaw(engine: EmbeddedEngine) -> None:
     engine.freeze()
     with pytest.raises(socket.timeout):

@@ -1,7 +1,7 @@
 """Engines for simulated guests. The real one is in .real: it needs the docker package, which costs 30 MB."""
 
 from xscontainer.simulator.engines.acceptor import Acceptor
-from xscontainer.simulator.engines.api import Identity
+from xscontainer.simulator.engines.call import Identity
 from xscontainer.simulator.engines.embedded import EmbeddedEngine
 from xscontainer.simulator.engines.errors import NotAvailable, SimulatorError
 from xscontainer.simulator.engines.faults import Fault, Faults

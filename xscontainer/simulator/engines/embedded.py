@@ -11,10 +11,12 @@ from urllib.parse import unquote
 
 from xscontainer.simulator.engines import relay
 from xscontainer.simulator.engines.acceptor import Acceptor
-from xscontainer.simulator.engines.api import Api, Identity
+from xscontainer.simulator.engines.api import Api
+from xscontainer.simulator.engines.call import Identity
 from xscontainer.simulator.engines.errors import SimulatorError
 from xscontainer.simulator.engines.faults import AT_CONNECT, AT_REQUEST, Fault, Faults
-from xscontainer.simulator.engines.lifecycle import ApiError, Lifecycle
+from xscontainer.simulator.engines.lifecycle import Lifecycle
+from xscontainer.simulator.engines.store import ApiError
 from xscontainer.simulator.engines.wire import BadRequest, Connection, Request
 
 MAX_SOCKET_PATH = 100
@@ -69,7 +71,7 @@ class EmbeddedEngine:
 
     # -- life -------------------------------------------------------------------------------------------------------
     def start(self) -> None:
-        """Listen. Containers are as stop() or kill() left them.
+        """Listen. Containers are as stop() or kill() left them, but for those whose restart policy brings them back.
 
         :raises SimulatorError: the socket cannot be made.
         """
@@ -88,6 +90,7 @@ class EmbeddedEngine:
         self.life.clock.reopen()
         self._listener = listener
         self._acceptor.add(listener, self._on_connection)
+        self.life.resume()
 
     def stop(self) -> None:
         """The engine ends as its service manager ends it: running containers exit first, connections close."""

@@ -6,7 +6,7 @@ import signal
 import sys
 from typing import List, Optional
 
-from xscontainer.simulator.engines.api import Identity
+from xscontainer.simulator.engines.call import Identity
 from xscontainer.simulator.engines.errors import SimulatorError
 from xscontainer.simulator.guests.commands import COMMANDS, describe, execute
 from xscontainer.simulator.guests.group import Guests

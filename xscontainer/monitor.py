@@ -54,7 +54,7 @@ class Backoff:
 
     PART = 0.25
     # A success that does not last this long is no end of the trouble, seconds.
-    STEADY = 10.0
+    STEADY = 2.0
 
     def __init__(self, shortest: float, longest: float,
                  jitter: "Callable[[], float]" = lambda: random.uniform(0.8, 1.2)) -> None:
@@ -62,14 +62,14 @@ class Backoff:
         self._longest = longest
         self._jitter = jitter
         self._since: Optional[float] = None  # the first failure after the last success
-        self._paced_from = 0.0
+        self._paced_from = float("-inf")  # when the trouble began that waits are measured by
         self._well_since = float("-inf")
 
     def fail(self, now: float) -> float:
         """A try failed, or what had succeeded ended; returns the seconds to wait before the next."""
         if self._since is None:
             self._since = now
-            if now - self._well_since >= self.STEADY:
+            if self._paced_from == float("-inf") or now - self._well_since >= self.STEADY:
                 self._paced_from = now
         wait = max(self._shortest, (now - self._paced_from) * self.PART)
         return min(wait * self._jitter(), self._longest)
@@ -97,7 +97,7 @@ class Awaited:
 
     # When to ask for the list, seconds after the event and after each list that does not show it.
     # Then it is believed: the container has moved on, and the event that says so is on its way.
-    DELAYS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.5)
+    DELAYS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.5, 3.0, 12.0)
     MOST = 5000
 
     def __init__(self) -> None:

@@ -1,7 +1,6 @@
 """The verbs and the events on a real dockerd behind a real sshd."""
 
 import gc
-import threading
 import time
 import warnings
 from contextlib import contextmanager
@@ -136,28 +135,6 @@ def test_the_engines_noise_stays_in_the_guest(engine: api.Engine, dockerd: RealE
         dockerd.do("pause", container)
         assert actions(stream, "pause") == ["pause"]
         dockerd.do("unpause", container)
-
-
-def test_a_list_reflects_the_events_it_is_made_after(engine: api.Engine, dockerd: RealEngine, container: str) -> None:
-    """dockerd tells before it knows; see Engine.containers."""
-    with engine.events() as stream:
-        for verb, last, state in (("pause", "pause", "paused"), ("unpause", "unpause", "running"),
-                                  ("kill", "die", "exited"), ("start", "start", "running")) * 5:
-            doing = threading.Thread(target=dockerd.do, args=(verb, container))
-            doing.start()
-            event = stream.get(10)
-            assert event is not None and event.action == last
-            assert state_of(engine.containers(after=[event]), container) == state
-            doing.join()
-
-
-def test_one_event_of_each_kind_is_worth_one_look() -> None:
-    def event(action: str, identifier: str) -> Any:
-        return api.EngineEvent("container", action, identifier)
-
-    assert api.lagging([event("die", "a"), event("start", "a")]) == []
-    assert api.lagging([event("start", "a"), event("die", "a"), event("pause", "b")]) == ["a", "b"]
-    assert len(api.lagging([event("die", str(number)) for number in range(100)])) == api.MOST_SETTLED
 
 
 def test_an_engine_restart_is_a_loss_and_then_forgotten(tmp_path_factory: Any, make_sshd: Callable[..., Sshd],

@@ -129,6 +129,12 @@ def test_a_success_that_does_not_last_is_none() -> None:
     assert made.fail(now + Backoff.STEADY) == 0.2
 
 
+def test_the_first_trouble_after_an_early_success_is_new_trouble() -> None:
+    made = backoff()
+    made.succeed(5000.0)
+    assert made.fail(5001.0) == 0.2
+
+
 def test_hurry_makes_the_next_tries_quick_and_the_outage_no_shorter() -> None:
     made = backoff()
     list(tries(made, 0.0, 1000.0))
@@ -162,7 +168,9 @@ def test_what_the_list_never_shows_is_believed_in_the_end() -> None:
         now = max(now, made.due)
         made.listed([], now)
         asked += 1
-    assert 1 < asked <= len(Awaited.DELAYS) and now < 11.0
+    assert 1 < asked <= len(Awaited.DELAYS)
+    # dockerd may take seconds to write down what it has told, on a disk that is busy.
+    assert 10.0 < now - 10.0 < 20.0
 
 
 def test_a_list_that_shows_it_is_the_last() -> None:

@@ -3,7 +3,7 @@
 import re
 import threading
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, TypeVar
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, TypeVar
 
 import docker.errors
 
@@ -11,17 +11,7 @@ from xscontainer.engine import failures
 from xscontainer.engine.adapter import EngineAdapter, EngineClient
 from xscontainer.engine.connection import Connection
 from xscontainer.engine.events import EventStream, subscribe
-from xscontainer.errors import (
-    ArgumentError,
-    ContainerConflict,
-    ContainerNotFound,
-    EngineGarbage,
-    EngineRefused,
-    EngineTimeout,
-    EngineTooOld,
-    TransportLost,
-)
-from xscontainer.model import EngineEvent
+from xscontainer.errors import ArgumentError, EngineGarbage, EngineTooOld, TransportLost
 from xscontainer.settings import EngineSettings
 
 OLDEST = (1, 24)
@@ -33,18 +23,6 @@ _CONTAINER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}\Z")
 _VERSION = re.compile(r"([0-9]{1,3})\.([0-9]{1,4})\Z")
 
 Result = TypeVar("Result")
-
-
-# Events that dockerd sends before its lists know, and how long to wait for that, for how many containers at once.
-LAGGING = ("die", "died", "pause", "unpause")
-SETTLE_SECONDS = 0.25
-MOST_SETTLED = 4
-
-
-def lagging(events: Sequence[EngineEvent]) -> List[str]:
-    """The containers whose last event may not be in the engine's lists yet, those of the newest events."""
-    last = {event.id: event.action for event in events if event.type == "container"}
-    return [container for container, action in last.items() if container and action in LAGGING][-MOST_SETTLED:]
 
 
 class Top(NamedTuple):
@@ -107,30 +85,15 @@ class Engine:
         """GET /info."""
         return _object(self._call("Asking for the engine's facts", lambda client: client.info()))
 
-    def containers(self, after: Sequence[EngineEvent] = ()) -> List[Dict[str, Any]]:
+    def containers(self) -> List[Dict[str, Any]]:
         """GET /containers/json?all=1: every container, in any state, as the engine describes it.
 
-        :param after: events that the list must reflect. dockerd tells of a death or a pause some milliseconds
-            before its lists know: without this, a list made at once shows the old state, and no later event
-            corrects it.
+        dockerd sends some events before its lists know: a list made at once may show what was before.
         """
-        for container in lagging(after):
-            self._settle(container)
         found = self._call("Listing the containers", lambda client: client.containers(all=True))
         if not isinstance(found, list):
             raise EngineGarbage("The engine's list of containers is none.")
         return [entry for entry in found if isinstance(entry, dict)]
-
-    def _settle(self, container: str) -> None:
-        """Wait, for SETTLE_SECONDS at most, until the engine is done with what it is doing to ``container``.
-
-        Inspecting takes the lock that dockerd holds until the lists know.
-        """
-        try:
-            self._call("Inspecting the container", lambda client: client.inspect_container(container), container,
-                       SETTLE_SECONDS - self._settings.request_timeout)
-        except (EngineTimeout, EngineRefused, ContainerNotFound, ContainerConflict, ArgumentError):
-            pass  # gone, or busy for long: the list says what there is to say
 
     def inspect(self, container: str) -> Dict[str, Any]:
         """All about one container, named by id, short id or name."""

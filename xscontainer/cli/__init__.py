@@ -1,0 +1,56 @@
+"""xscontainer: looks at the pool's containers from any of its hosts.
+
+Every subcommand is a module of this package with a function ``add`` that takes
+argparse's subparsers and sets ``run``: (options, settings) -> exit code.
+
+Exit codes: 0 done, 1 XAPI does not answer or refuses, 2 called wrongly.
+"""
+
+import argparse
+import os
+import sys
+from typing import List, Optional
+
+from xscontainer import __version__, settings
+from xscontainer.cli import listing
+from xscontainer.errors import ArgumentError, SettingsError, XSContainerError
+
+COMMANDS = (listing,)
+
+
+def main(arguments: "Optional[List[str]]" = None) -> int:
+    """Entry point; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        loaded = settings.load(options.config)
+        for warning in loaded.warnings:
+            print(f"xscontainer: {warning}", file=sys.stderr)
+        code: int = options.run(options, loaded.settings)
+        sys.stdout.flush()
+        return code
+    except (SettingsError, ArgumentError) as error:
+        print(f"xscontainer: {error}", file=sys.stderr)
+        return 2
+    except XSContainerError as error:
+        print(f"xscontainer: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # The reader has seen enough (| head). Python would complain when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="xscontainer", description="Looks at the pool's containers from any of its hosts.",
+        epilog="Exit codes: 0 done, 1 XAPI does not answer or refuses, 2 called wrongly.")
+    parser.add_argument("--config", metavar="FILE", help=f"settings file (default: ${settings.ENVIRONMENT_VARIABLE} "
+                                                         f"or {settings.DEFAULT_PATH})")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
+    commands.required = True
+    for command in COMMANDS:
+        command.add(commands)
+    return parser

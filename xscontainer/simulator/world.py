@@ -23,6 +23,7 @@ from xscontainer.simulator.xapi import Pool, SimHost
 from xscontainer.xapi.session import Session, SessionPool
 
 PLUGIN = "xscontainer"
+POOL_NAME = "Simulated pool"
 # Between two looks at the pool's database: the resolution of what wait() measures, seconds.
 TICK = 0.001
 Item = TypeVar("Item")
@@ -139,6 +140,8 @@ class World:
         self.pool = Pool(os.path.join(self.directory, "pool"), hosts=self._hosts)
         stack.callback(self.pool.stop)
         self.pool.start()
+        (pool_ref,) = self.pool.records("pool")
+        self.pool.set_field("pool", pool_ref, "name_label", POOL_NAME)
         self._sessions = SessionPool(self.login, most=32, patience=60.0)
         stack.callback(self._sessions.close)
         self._progress(f"a XAPI pool of {self._hosts} hosts, {self.pool.coordinator.name_label} coordinates it")

@@ -8,57 +8,28 @@ this machine's own or, where one is missing, a small stand-in that does the one 
 import base64
 import io
 import os
-import selectors
-import shutil
 import socket
-import subprocess
-import sys
 import threading
-from typing import Any, Dict, List, Optional, Sequence, Set, cast
+from typing import Any, Callable, Dict, Optional, Sequence, Set, cast
 
 import paramiko
 from paramiko.common import (
     AUTH_FAILED,
     AUTH_SUCCESSFUL,
+    MSG_CHANNEL_REQUEST,
     OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED,
     OPEN_FAILED_CONNECT_FAILED,
     OPEN_SUCCEEDED,
 )
 from paramiko.message import Message
 
-from xscontainer.simulator.engines import processes, relay
-from xscontainer.simulator.guests.base import Guest, clean_path
+from xscontainer.simulator.engines import relay
+from xscontainer.simulator.guests.base import Guest
+from xscontainer.simulator.guests.channels import hold, run_command, to_channel, to_socket
+from xscontainer.simulator.guests.stand_in import make_path
 
 STREAMLOCAL = "direct-streamlocal@openssh.com"
-TOOLS = ("docker", "socat", "ncat")
 IDLE_POLL = 5.0
-_CHUNK = 65536
-
-# What the three programs are needed for: pass stdin and stdout to a Unix socket. Python, started without site: 15 ms.
-_STAND_IN = r'''import os, select, socket, sys
-words = sys.argv[1:]
-path = next((w.split(":", 1)[1] for w in words if w.upper().startswith("UNIX-CONNECT:")), "")
-path = path or next((w for w in words if w.startswith("/")), "")
-path = path or next((w[7:] for w in words if w.startswith("unix://")), "") or os.environ.get("DOCKER_HOST", "")[7:]
-sock = socket.socket(socket.AF_UNIX)
-try:
-    sock.connect(path)
-except OSError as error:
-    sys.exit("cannot connect to %s: %s" % (path, error))
-inputs = [0, sock]
-while sock in inputs:
-    for source in select.select(inputs, [], [])[0]:
-        data = os.read(0, 65536) if source == 0 else sock.recv(65536)
-        if not data:
-            inputs.remove(source)
-            if source == 0:
-                sock.shutdown(socket.SHUT_WR)
-        elif source == 0:
-            sock.sendall(data)
-        else:
-            while data:
-                data = data[os.write(1, data):]
-'''
 
 
 class EmbeddedSSHGuest(Guest):
@@ -76,7 +47,7 @@ class EmbeddedSSHGuest(Guest):
         super().__init__(directory, **common)
         self.forwarding = forwarding
         self.max_sessions = max_sessions
-        self._path = _make_path(self.directory, tools)
+        self._path = make_path(self.directory, tools)
         self._gate = threading.Event()
         self._gate.set()
         self._lock = threading.Lock()
@@ -181,8 +152,19 @@ class _Policy(paramiko.ServerInterface):
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
         if self._guest.faults.take("channel", ("no-exec",)):
             return False
-        self._guest.start_thread(_run_command, self._guest, channel, command)
+        # Not yet: a quick command would end, and close the channel, before the client is told that it began.
+        self._transport.begin = lambda: self._guest.start_thread(
+            run_command, channel, command, self._guest.environment(), self._guest.directory + "/home")
         return True
+
+
+def _handle_request(channel: paramiko.Channel, message: Message) -> None:
+    """A channel request and its answer, then what the request began."""
+    channel._handle_request(message)
+    transport = channel.get_transport()
+    begin, transport.begin = transport.begin, None
+    if begin is not None:
+        begin()
 
 
 class _Transport(paramiko.Transport):
@@ -190,6 +172,8 @@ class _Transport(paramiko.Transport):
 
     # Its reader would wake ten times a second per connection.
     _active_check_timeout = IDLE_POLL
+    _channel_handler_table = dict(paramiko.Transport._channel_handler_table)
+    _channel_handler_table[MSG_CHANNEL_REQUEST] = _handle_request
 
     def __init__(self, connection: "_GatedSocket", guest: EmbeddedSSHGuest) -> None:
         # Whatever reads and writes like a socket serves.
@@ -197,6 +181,7 @@ class _Transport(paramiko.Transport):
         self._guest = guest
         self.policy = _Policy(guest, self)
         self._asked = ""
+        self.begin: Optional[Callable[[], None]] = None
         self._connected: Dict[int, socket.socket] = {}
         # paramiko itself holds channels only weakly.
         self._held: Dict[int, paramiko.Channel] = {}
@@ -230,10 +215,10 @@ class _Transport(paramiko.Transport):
         if unix is None:
             return
         if self._guest.faults.take("channel", ("channel-silent",)):
-            self._guest.start_thread(_hold, channel, unix)
+            self._guest.start_thread(hold, channel, unix)
             return
-        self._guest.start_thread(_to_socket, channel, unix)
-        self._guest.start_thread(_to_channel, unix, channel)
+        self._guest.start_thread(to_socket, channel, unix)
+        self._guest.start_thread(to_channel, unix, channel)
 
     def _unlink_channel(self, chanid: int) -> None:
         super()._unlink_channel(chanid)
@@ -272,99 +257,6 @@ class _GatedSocket:
         return self._connection.getpeername()
 
 
-def _hold(channel: paramiko.Channel, unix: socket.socket) -> None:
-    with unix:
-        while channel.recv(_CHUNK):
-            pass
-    channel.close()
-
-
-def _to_socket(channel: paramiko.Channel, unix: socket.socket) -> None:
-    try:
-        while True:
-            data = channel.recv(_CHUNK)
-            if not data:
-                unix.shutdown(socket.SHUT_WR)
-                return
-            unix.sendall(data)
-    except OSError:
-        relay.shut(unix)
-    finally:
-        if channel.closed:
-            relay.shut(unix)
-
-
-def _to_channel(unix: socket.socket, channel: paramiko.Channel) -> None:
-    with unix:
-        try:
-            while True:
-                data = unix.recv(_CHUNK)
-                if not data:
-                    return
-                channel.sendall(data)
-        finally:
-            channel.close()
-
-
-def _run_command(guest: EmbeddedSSHGuest, channel: paramiko.Channel, command: bytes) -> None:
-    """A command of the client's in a shell, its stdin, stdout, stderr and exit code on the channel."""
-    child = subprocess.Popen(
-        ["/bin/sh", "-c", os.fsdecode(command)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env=guest.environment(), cwd=os.path.join(guest.directory, "home"), start_new_session=True, bufsize=0,
-    )
-    feeder = threading.Thread(target=_feed, args=(channel, child), name="simulator-stdin", daemon=True)
-    feeder.start()
-    try:
-        _collect(channel, child)
-    finally:
-        kill_tree(child)
-        if child.stdout is not None and child.stderr is not None:
-            child.stdout.close()
-            child.stderr.close()
-        if not channel.closed:
-            channel.send_exit_status(child.returncode if child.returncode >= 0 else 255)
-        channel.close()
-        feeder.join(5.0)
-
-
-def _feed(channel: paramiko.Channel, child: "subprocess.Popen[bytes]") -> None:
-    """stdin; when the client closes the channel altogether, the command dies as a hung-up one does."""
-    assert child.stdin is not None
-    try:
-        while True:
-            data = channel.recv(_CHUNK)
-            if not data:
-                break
-            child.stdin.write(data)
-    except OSError:
-        pass
-    child.stdin.close()
-    if channel.closed:
-        kill_tree(child)
-
-
-def _collect(channel: paramiko.Channel, child: "subprocess.Popen[bytes]") -> None:
-    assert child.stdout is not None and child.stderr is not None
-    with selectors.DefaultSelector() as selector:
-        selector.register(child.stdout, selectors.EVENT_READ, channel.sendall)
-        selector.register(child.stderr, selectors.EVENT_READ, channel.sendall_stderr)
-        while selector.get_map():
-            for key, _ in selector.select():
-                data = os.read(key.fd, _CHUNK)
-                if data:
-                    key.data(data)
-                else:
-                    selector.unregister(key.fileobj)
-    child.wait()
-
-
-def kill_tree(child: "subprocess.Popen[bytes]") -> None:
-    """The command and all it started; reaped."""
-    if child.poll() is None:
-        processes.kill(processes.descendants([child.pid]) | {child.pid})
-        child.wait()
-
-
 def _load(private: bytes) -> paramiko.PKey:
     text = io.StringIO(private.decode("ascii"))
     for kind in (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey):
@@ -374,22 +266,3 @@ def _load(private: bytes) -> paramiko.PKey:
         except paramiko.SSHException:
             continue
     raise ValueError("a host key of an unknown kind")
-
-
-def _make_path(directory: str, tools: Optional[Sequence[str]]) -> str:
-    """A PATH of the named tools (this machine's or a stand-in), or of everything with stand-ins behind."""
-    path = os.path.join(directory, "bin")
-    os.makedirs(path, exist_ok=True)
-    script = os.path.join(directory, "stand-in.py")
-    with open(script, "w", encoding="ascii") as file:
-        file.write(_STAND_IN)
-    for tool in TOOLS if tools is None else tools:
-        link, real = os.path.join(path, tool), shutil.which(tool)
-        if real is not None:
-            os.symlink(real, link)
-        elif tool in TOOLS:
-            with open(link, "w", encoding="utf-8") as file:
-                file.write(f'#!/bin/sh\nexec {sys.executable} -I -S {script} "$@"\n')
-            os.chmod(link, 0o755)
-    machine: List[str] = [] if tools is not None else os.environ.get("PATH", os.defpath).split(":")
-    return clean_path([path] + machine)

@@ -1,0 +1,109 @@
+"""What goes on in the channels of an embedded SSH server: a Unix socket or a command at the other end."""
+
+import os
+import selectors
+import socket
+import subprocess
+import threading
+from typing import Dict
+
+import paramiko
+
+from xscontainer.simulator.engines import processes, relay
+
+_CHUNK = 65536
+
+
+def hold(channel: paramiko.Channel, unix: socket.socket) -> None:
+    with unix:
+        while channel.recv(_CHUNK):
+            pass
+    channel.close()
+
+
+def to_socket(channel: paramiko.Channel, unix: socket.socket) -> None:
+    try:
+        while True:
+            data = channel.recv(_CHUNK)
+            if not data:
+                unix.shutdown(socket.SHUT_WR)
+                return
+            unix.sendall(data)
+    except OSError:
+        relay.shut(unix)
+    finally:
+        if channel.closed:
+            relay.shut(unix)
+
+
+def to_channel(unix: socket.socket, channel: paramiko.Channel) -> None:
+    with unix:
+        try:
+            while True:
+                data = unix.recv(_CHUNK)
+                if not data:
+                    return
+                channel.sendall(data)
+        finally:
+            channel.close()
+
+
+def run_command(
+    channel: paramiko.Channel, command: bytes, environment: Dict[str, str], directory: str
+) -> None:
+    """A command of the client's in a shell, its stdin, stdout, stderr and exit code on the channel."""
+    child = subprocess.Popen(
+        ["/bin/sh", "-c", os.fsdecode(command)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=environment, cwd=directory, start_new_session=True, bufsize=0,
+    )
+    feeder = threading.Thread(target=_feed, args=(channel, child), name="simulator-stdin", daemon=True)
+    feeder.start()
+    try:
+        _collect(channel, child)
+    finally:
+        kill_tree(child)
+        if child.stdout is not None and child.stderr is not None:
+            child.stdout.close()
+            child.stderr.close()
+        if not channel.closed:
+            channel.send_exit_status(child.returncode if child.returncode >= 0 else 255)
+        channel.close()
+        feeder.join(5.0)
+
+
+def _feed(channel: paramiko.Channel, child: "subprocess.Popen[bytes]") -> None:
+    """stdin; when the client closes the channel altogether, the command dies as a hung-up one does."""
+    assert child.stdin is not None
+    try:
+        while True:
+            data = channel.recv(_CHUNK)
+            if not data:
+                break
+            child.stdin.write(data)
+    except OSError:
+        pass
+    child.stdin.close()
+    if channel.closed:
+        kill_tree(child)
+
+
+def _collect(channel: paramiko.Channel, child: "subprocess.Popen[bytes]") -> None:
+    assert child.stdout is not None and child.stderr is not None
+    with selectors.DefaultSelector() as selector:
+        selector.register(child.stdout, selectors.EVENT_READ, channel.sendall)
+        selector.register(child.stderr, selectors.EVENT_READ, channel.sendall_stderr)
+        while selector.get_map():
+            for key, _ in selector.select():
+                data = os.read(key.fd, _CHUNK)
+                if data:
+                    key.data(data)
+                else:
+                    selector.unregister(key.fileobj)
+    child.wait()
+
+
+def kill_tree(child: "subprocess.Popen[bytes]") -> None:
+    """The command and all it started; reaped."""
+    if child.poll() is None:
+        processes.kill(processes.descendants([child.pid]) | {child.pid})
+        child.wait()

@@ -1,0 +1,442 @@
+"""One VM's monitor against an engine and a pool; the way between them is as short as can be."""
+
+import json
+import logging
+import os
+import threading
+import time
+from typing import Any, Callable, Iterator, List, Optional, Tuple
+
+import pytest
+
+from tests.engine.peers import SocketConnection
+from tests.waiting import until
+from tests.watch.conftest import ORIGINATOR
+from xscontainer import keys
+from xscontainer.access import Remembered
+from xscontainer.engine.api import Engine
+from xscontainer.errors import (
+    AddressUnknown,
+    ArgumentError,
+    EngineUnavailable,
+    GuestUnreachable,
+    HostKeyChanged,
+    KeyNotAccepted,
+    XSContainerError,
+)
+from xscontainer.monitor import Monitor, Opener
+from xscontainer.publish import Publication
+from xscontainer.settings import Settings
+from xscontainer.simulator.engines import EmbeddedEngine
+from xscontainer.simulator.xapi import Pool
+from xscontainer.vmrecord import VMRecord
+from xscontainer.xapi.session import SessionPool
+
+Record = Callable[[str], VMRecord]
+
+SETTINGS = Settings()
+SETTINGS = SETTINGS._replace(
+    publish=SETTINGS.publish._replace(stale_after=0.5),
+    monitor=SETTINGS.monitor._replace(backoff_min=0.02))
+
+
+class Scene:
+    """A VM, its engine, its monitor, and the part of the registry that tells the monitor of changes."""
+
+    def __init__(self, pool: Pool, sessions: SessionPool, record: Record, directory: str,
+                 settings: Settings = SETTINGS) -> None:
+        self.pool = pool
+        self.record = record
+        self.settings = settings
+        self.ref = pool.create_vm("web", other_config={"xscontainer-monitor": "True"}, networks={"0/ip": "10.0.0.5"})
+        self.engine = EmbeddedEngine(directory, os.path.join(directory, "e"))
+        self.engine.start()
+        self.opened: List[Tuple[VMRecord, Remembered]] = []
+        self.connections: List[SocketConnection] = []
+        self.refusal: Optional[BaseException] = None
+        self.unsettled: List[str] = []
+        self.publication = Publication(record(self.ref), sessions)
+        self.monitor = Monitor(record(self.ref), Opener(self._open, threading.Semaphore(2), self.unsettled.append),
+                               self.publication, settings)
+
+    def _open(self, vm: VMRecord, remembered: Remembered) -> Tuple[Engine, Remembered]:
+        self.opened.append((vm, remembered))
+        if self.refusal is not None:
+            raise self.refusal
+        connection = SocketConnection(self.engine.socket_path)
+        connection.address, connection.method = "10.0.0.5", "straight"
+        self.connections.append(connection)
+        return Engine(connection, self.settings.engine), Remembered("10.0.0.5")
+
+    def close(self) -> None:
+        self.monitor.stop()
+        assert self.monitor.join(10.0)
+        self.engine.close()
+
+    def shown(self, key: str = keys.PS) -> str:
+        return self.pool.other_config(self.ref).get(key, "")
+
+    def status(self) -> str:
+        """The code that clients are shown instead of a list."""
+        text = self.shown(keys.STATUS)
+        code: str = json.loads(text)["code"] if text else ""
+        return code
+
+    def tell(self) -> None:
+        """What an event of XAPI does."""
+        self.monitor.update(self.record(self.ref))
+
+    def started(self) -> "Scene":
+        self.monitor.start()
+        until(lambda: self.shown(keys.VERSION))
+        return self
+
+
+@pytest.fixture
+def make_scene(pool: Pool, sessions: SessionPool, record: Record,
+               tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Scene]]:
+    made: List[Scene] = []
+
+    def make(**settings: Any) -> Scene:
+        made.append(Scene(pool, sessions, record, str(tmp_path_factory.mktemp("m")), **settings))
+        return made[-1]
+
+    yield make
+    for scene in made:
+        scene.close()
+
+
+@pytest.fixture
+def scene(make_scene: Callable[..., Scene]) -> Scene:
+    return make_scene()
+
+
+def test_all_documents_and_then_every_change(scene: Scene) -> None:
+    scene.engine.run("alpha")
+    scene.started()
+    assert "alpha" in scene.shown() and scene.shown(keys.INFO) and scene.shown(keys.VERSION)
+    scene.engine.run("beta")
+    until(lambda: "beta" in scene.shown())
+    scene.engine.do("pause", "alpha")
+    until(lambda: "Up (Paused)" in scene.shown())
+    scene.engine.do("remove", "alpha")
+    until(lambda: "alpha" not in scene.shown())
+    assert len(scene.opened) == 1
+
+
+def test_a_change_costs_two_calls(scene: Scene) -> None:
+    scene.engine.run("alpha")
+    scene.started()
+    scene.pool.stats.reset()
+    scene.engine.do("pause", "alpha")
+    until(lambda: "Up (Paused)" in scene.shown())
+    assert scene.pool.stats.calls(originator=ORIGINATOR) == 2
+
+
+def test_a_storm_of_changes_ends_in_few_writes_and_the_last_state(make_scene: Callable[..., Scene]) -> None:
+    """200 changes in 5 seconds, with the settings as they come."""
+    scene = make_scene(settings=Settings())
+    scene.engine.run("alpha")
+    scene.started()
+    time.sleep(2.5)  # the burst that the start has used is there again
+    scene.pool.stats.reset()
+    begun = time.monotonic()
+    for number in range(200):
+        scene.engine.do("unpause" if number % 2 else "pause", "alpha")
+        time.sleep(max(0.0, begun + (number + 1) * 5 / 200 - time.monotonic()))
+    scene.engine.do("pause", "alpha")
+    last = time.monotonic()
+    until(lambda: "Up (Paused)" in scene.shown() and time.monotonic() > last + 1.2 or None, seconds=2.5)
+    writes = scene.pool.stats.calls("VM.add_to_other_config", ORIGINATOR)
+    assert writes <= 12
+    time.sleep(1.0)
+    assert scene.pool.stats.calls("VM.add_to_other_config", ORIGINATOR) == writes
+    assert "Up (Paused)" in scene.shown()
+
+
+def test_what_worked_is_tried_first_the_next_time(scene: Scene) -> None:
+    scene.started()
+    scene.connections[0].close()
+    until(lambda: len(scene.opened) == 2)
+    assert scene.opened[1][1] == Remembered("10.0.0.5", "straight")
+
+
+# --- trouble
+
+
+@pytest.mark.parametrize("down", [0.1, 1.0])
+def test_an_engine_that_restarts(scene: Scene, down: float) -> None:
+    scene.engine.run("alpha")
+    scene.started()
+    scene.engine.stop()
+    time.sleep(down)
+    scene.engine.start()
+    back = time.monotonic()
+    scene.engine.run("beta")
+    until(lambda: "beta" in scene.shown())
+    assert time.monotonic() - back < 3.0
+
+
+def test_an_engine_that_stays_away_is_reported_and_its_list_goes(scene: Scene) -> None:
+    scene.engine.run("alpha")
+    scene.started()
+    scene.engine.stop()
+    begun = time.monotonic()
+    until(scene.status)
+    assert 0.4 < time.monotonic() - begun < 2.0
+    assert scene.status() == "ENGINE_UNAVAILABLE"
+    assert scene.shown() == scene.shown(keys.INFO) == scene.shown(keys.VERSION) == ""
+    scene.engine.start()
+    until(lambda: scene.shown(keys.VERSION))
+    assert scene.status() == "" and "alpha" in scene.shown()
+
+
+def test_a_short_outage_is_not_shown(scene: Scene) -> None:
+    scene.engine.run("alpha")
+    scene.started()
+    scene.engine.restart(0.1)
+    scene.engine.run("beta")
+    until(lambda: "beta" in scene.shown())
+    assert scene.status() == ""
+
+
+@pytest.mark.parametrize("error", [HostKeyChanged("x"), KeyNotAccepted("x"), ArgumentError("x")])
+def test_what_will_be_as_true_in_ten_seconds_is_shown_at_once(
+        make_scene: Callable[..., Scene], error: XSContainerError) -> None:
+    scene = make_scene(settings=Settings())
+    scene.refusal = error
+    scene.monitor.start()
+    assert until(scene.status) < 2.0
+    assert scene.status() == error.code
+
+
+@pytest.mark.parametrize("error", [GuestUnreachable("x"), AddressUnknown("x"), EngineUnavailable("x")])
+def test_what_may_pass_is_not_shown_at_once(make_scene: Callable[..., Scene], error: XSContainerError) -> None:
+    scene = make_scene(settings=Settings())
+    scene.refusal = error
+    scene.monitor.start()
+    until(lambda: len(scene.opened) >= 4)
+    assert scene.status() == ""
+
+
+def test_a_status_holds_what_xapi_can_store(scene: Scene) -> None:
+    scene.refusal = KeyNotAccepted("bad\x00\x1b[31m \ud800 " + "x" * 5000)
+    scene.monitor.start()
+    until(scene.status)
+    message = json.loads(scene.shown(keys.STATUS))["message"]
+    assert message.isprintable() and len(message) <= 500
+
+
+@pytest.mark.parametrize("kind, match", [
+    ("garbage", ""), ("close", ""), ("close", "events"), ("cut", "json"), ("status", "json"), ("body", "json"),
+    ("huge", "json"), ("huge", "events")])
+def test_an_engine_that_misbehaves_and_recovers(make_scene: Callable[..., Scene], kind: str, match: str) -> None:
+    quick = SETTINGS._replace(engine=SETTINGS.engine._replace(max_response_bytes=65536, request_timeout=5.0))
+    scene = make_scene(settings=quick)
+    scene.engine.faults.set(kind, match=match, size=7, status=500, body=b"{nonsense")
+    scene.monitor.start()
+    until(lambda: scene.engine.faults.fired[kind] >= 3)
+    assert scene.monitor.alive
+    scene.engine.faults.clear()
+    scene.engine.run("alpha")
+    until(lambda: "alpha" in scene.shown() and not scene.status())
+
+
+def test_an_engine_that_is_silent_is_not_waited_for_for_ever(make_scene: Callable[..., Scene]) -> None:
+    scene = make_scene(settings=SETTINGS._replace(engine=SETTINGS.engine._replace(request_timeout=0.2)))
+    scene.engine.faults.set("silent", match="GET")
+    scene.monitor.start()
+    until(lambda: scene.status() == "ENGINE_TIMEOUT")
+
+
+def test_a_bug_in_the_life_is_logged_and_the_life_begins_again(
+        scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    scene.refusal = ZeroDivisionError("a bug")
+    with caplog.at_level(logging.ERROR):
+        scene.monitor.start()
+        until(lambda: len(scene.opened) >= 3)
+    assert scene.monitor.alive and "a bug" in caplog.text and "'web'" in caplog.text
+    scene.refusal = None
+    until(lambda: scene.shown(keys.VERSION))
+
+
+def test_a_new_cause_is_a_new_line_in_the_log(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    def warnings() -> List[str]:
+        return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+    with caplog.at_level(logging.INFO):
+        scene.refusal = GuestUnreachable("Nobody there.")
+        scene.monitor.start()
+        until(lambda: len(scene.opened) >= 3)
+        scene.refusal = KeyNotAccepted("Not you.")
+        until(lambda: scene.status() == "KEY_NOT_ACCEPTED")
+        count = len(scene.opened)
+        until(lambda: len(scene.opened) >= count + 3)
+    assert [line.split(": ")[1] for line in warnings()] == ["GUEST_UNREACHABLE", "KEY_NOT_ACCEPTED"]
+    uuid = scene.pool.vm(scene.ref)["uuid"]
+    assert all(uuid in line and "'web'" in line for line in warnings())
+
+
+def test_a_guest_that_hangs_up_all_the_time_makes_no_storm(make_scene: Callable[..., Scene]) -> None:
+    scene = make_scene(settings=Settings())
+    scene.engine.run("alpha")
+    scene.engine.faults.set("events-end", match="events", size=1)
+    scene.started()
+    ended, number = time.monotonic() + 4.0, 0
+    while time.monotonic() < ended:
+        number += 1
+        scene.engine.do("unpause" if number % 2 == 0 else "pause", "alpha")
+        time.sleep(0.01)
+    assert 3 <= scene.engine.faults.fired["events-end"] <= 16
+    assert scene.pool.stats.calls("VM.add_to_other_config", ORIGINATOR) <= 4 + 3 + 4.0 / 0.7 + 1
+
+
+def test_a_flood_of_events_without_a_change_is_bounded(scene: Scene) -> None:
+    scene.engine.run("alpha")
+    scene.started()
+    before = scene.engine.requests["GET /containers/json"]
+    scene.pool.stats.reset()
+    ended = time.monotonic() + 2.0
+    while time.monotonic() < ended:
+        scene.engine.do("health", "alpha", status="healthy")
+        scene.engine.do("rename", "alpha", name="beta")
+        scene.engine.do("rename", "beta", name="alpha")
+    asked = scene.engine.requests["GET /containers/json"] - before
+    assert asked <= 60
+    assert scene.pool.stats.calls("VM.add_to_other_config", ORIGINATOR) <= 8
+
+
+# --- what XAPI tells
+
+
+def waiting_long(scene: Scene) -> int:
+    """Have the monitor fail so often that it waits long; returns how often it tried."""
+    scene.refusal = GuestUnreachable("x")
+    scene.monitor._backoff = type(scene.monitor._backoff)(60.0, 60.0)
+    scene.monitor.start()
+    until(lambda: scene.status() or len(scene.opened) >= 1)
+    return len(scene.opened)
+
+
+LONG = SETTINGS._replace(publish=SETTINGS.publish._replace(stale_after=3600.0))
+
+
+@pytest.mark.parametrize("change", ["address", "user", "pin", "domid"])
+def test_a_change_of_the_vm_cuts_the_wait_short(make_scene: Callable[..., Scene], change: str) -> None:
+    scene = make_scene(settings=LONG)
+    tries = waiting_long(scene)
+    if change == "address":
+        scene.pool.set_networks(scene.ref, {"0/ip": "10.0.0.6"})
+    elif change == "domid":
+        scene.pool.set_field("VM", scene.ref, "domid", 99)
+    else:
+        scene.pool.set_key(scene.ref, keys.USERNAME if change == "user" else keys.HOST_KEY, "x")
+    scene.refusal = None
+    scene.tell()
+    until(lambda: len(scene.opened) > tries, seconds=2.0)
+    until(lambda: scene.shown(keys.VERSION))
+
+
+def test_our_own_writes_do_not_cut_the_wait_short(make_scene: Callable[..., Scene]) -> None:
+    scene = make_scene(settings=LONG)
+    tries = waiting_long(scene)
+    for key in (*keys.PUBLISHED, keys.OWNER):
+        scene.pool.set_key(scene.ref, key, scene.pool.vm(scene.ref)["uuid"])
+        scene.tell()
+    scene.pool.set_key(scene.ref, "folder", "/x")
+    scene.tell()
+    time.sleep(0.3)
+    assert len(scene.opened) == tries
+
+
+def test_a_vm_that_changes_all_the_time_is_not_tried_all_the_time(make_scene: Callable[..., Scene]) -> None:
+    """A guest writes its own metrics."""
+    scene = make_scene(settings=LONG._replace(monitor=LONG.monitor._replace(backoff_min=0.2)))
+    tries = waiting_long(scene)
+    ended, number = time.monotonic() + 1.0, 0
+    while time.monotonic() < ended:
+        number += 1
+        scene.pool.set_networks(scene.ref, {"0/ip": f"10.0.{number % 250}.7"})
+        scene.tell()
+    assert number > 10 and len(scene.opened) - tries <= 7
+
+
+@pytest.mark.parametrize("change", ["domid", keys.USERNAME, keys.SSH_PORT, keys.ENGINE_SOCKET])
+def test_a_connection_to_another_place_is_dropped(scene: Scene, change: str) -> None:
+    scene.started()
+    if change == "domid":
+        scene.pool.set_field("VM", scene.ref, "domid", 99)
+    else:
+        scene.pool.set_key(scene.ref, change, {keys.SSH_PORT: "2222", keys.ENGINE_SOCKET: "/run/x"}.get(change, "x"))
+    scene.tell()
+    until(lambda: len(scene.opened) == 2)
+    assert scene.connections[0].closed
+    scene.engine.run("beta")
+    until(lambda: "beta" in scene.shown())
+
+
+@pytest.mark.parametrize("change", [keys.PS, keys.HOST_KEY, "folder"])
+def test_a_connection_stays_for_other_changes(scene: Scene, change: str) -> None:
+    scene.started()
+    scene.pool.set_key(scene.ref, change, "x")
+    scene.pool.set_networks(scene.ref, {})
+    scene.tell()
+    scene.engine.run("beta")
+    until(lambda: "beta" in scene.shown())
+    assert len(scene.opened) == 1
+
+
+def test_xapi_away_for_a_while_costs_no_connection(scene: Scene) -> None:
+    scene.engine.run("alpha")
+    scene.started()
+    scene.pool.coordinator.crash()
+    scene.engine.run("beta")
+    until(lambda: scene.unsettled)
+    scene.pool.coordinator.start()
+    scene.publication.settle()
+    until(lambda: "beta" in scene.shown())
+    assert len(scene.opened) == 1
+
+
+# --- the end
+
+
+def test_stop_is_prompt_and_leaves_the_list(scene: Scene) -> None:
+    scene.engine.run("alpha")
+    scene.started()
+    begun = time.monotonic()
+    scene.monitor.stop()
+    assert scene.monitor.join(5.0) and time.monotonic() - begun < 1.0
+    assert "alpha" in scene.shown()
+    scene.engine.run("beta")
+    time.sleep(0.1)
+    assert "beta" not in scene.shown()
+
+
+def test_stop_while_waiting(make_scene: Callable[..., Scene]) -> None:
+    scene = make_scene(settings=LONG)
+    waiting_long(scene)
+    begun = time.monotonic()
+    scene.monitor.stop()
+    assert scene.monitor.join(5.0) and time.monotonic() - begun < 1.0
+
+
+def test_stop_at_any_moment(make_scene: Callable[..., Scene]) -> None:
+    for number in range(20):
+        scene = make_scene()
+        scene.monitor.start()
+        time.sleep(number * 0.002)
+        scene.monitor.stop()
+        assert scene.monitor.join(5.0)
+
+
+def test_an_action_gets_the_open_engine_or_the_reason(scene: Scene) -> None:
+    with pytest.raises(XSContainerError):
+        scene.monitor.engine()
+    scene.started()
+    assert scene.monitor.engine().connection is scene.connections[0]
+    scene.refusal = HostKeyChanged("Not the one.")
+    scene.connections[0].close()
+    until(lambda: scene.status() == "HOST_KEY_CHANGED")
+    with pytest.raises(HostKeyChanged):
+        scene.monitor.engine()

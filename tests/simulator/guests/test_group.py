@@ -70,7 +70,8 @@ def test_failing_start_names_the_guest_and_leaves_nothing(tmp_path: Any) -> None
             pass
 
 
-def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr("xscontainer.simulator.engines.processes.find_program", lambda name: None)
     with pytest.raises(NotAvailable, match="sshd"):
         Guests(kind="openssh")
@@ -79,6 +80,7 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     guests = Guests()
     assert (guests.kind, guests.engine) == ("embedded", "embedded")
     guests.close()
+    assert os.listdir(str(tmp_path)) == []
 
 
 class Process:

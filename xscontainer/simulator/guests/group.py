@@ -32,12 +32,12 @@ class Guests:
         self, directory: Optional[str] = None, count: int = 1, kind: str = "auto", engine: str = "auto", port: int = 0,
         identity: Optional[Identity] = None, guest_options: Optional[Dict[str, Any]] = None,
     ) -> None:
-        self._made = directory is None
-        self.directory = os.path.abspath(directory or tempfile.mkdtemp(prefix="xs-"))
         self.count = count
         self.kind = _choose(kind, "openssh", OpenSSHGuest.missing())
         self._engine_auto = engine == "auto"
         self.engine = _choose_engine(engine, count)
+        self._made = directory is None
+        self.directory = os.path.abspath(directory or tempfile.mkdtemp(prefix="xs-"))
         self._port = port
         self._identity = identity or Identity()
         self._guest_options = dict(guest_options or {})

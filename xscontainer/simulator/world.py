@@ -24,6 +24,8 @@ from xscontainer.xapi.session import Session, SessionPool
 
 PLUGIN = "xscontainer"
 POOL_NAME = "Simulated pool"
+# dockerd puts a socket 53 characters below it, and the kernel takes 107.
+MOST_DIRECTORY = 54
 # Between two looks at the pool's database: the resolution of what wait() measures, seconds.
 TICK = 0.001
 Item = TypeVar("Item")
@@ -137,6 +139,8 @@ class World:
     def _start(self, stack: contextlib.ExitStack) -> None:
         self.directory = os.path.abspath(self._directory or tempfile.mkdtemp(prefix="xs-"))
         stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
+        if len(self.directory) > MOST_DIRECTORY:
+            raise SimulatorError(f"sockets need a directory whose path is shorter than {self.directory}: set TMPDIR")
         self.pool = Pool(os.path.join(self.directory, "pool"), hosts=self._hosts)
         stack.callback(self.pool.stop)
         self.pool.start()

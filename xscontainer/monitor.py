@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 # Errors that a short outage shows too; the others are as true in ten seconds as now.
 _PASSING = (AddressUnknown, EngineError, GuestSilent, GuestUnreachable, TransportLost, XapiError)
 
+# The event stream is sure to be complete this long after it was opened, seconds.
+_SUBSCRIBED_AFTER = 1.0
+
 # Events taken from the stream before the list is asked for, however many more there are.
 _MOST_EVENTS = 1000
 
@@ -100,10 +103,11 @@ class Awaited:
     DELAYS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.5, 3.0, 12.0)
     MOST = 5000
 
-    def __init__(self) -> None:
+    def __init__(self, due: float = float("inf")) -> None:
+        """:param due: when to ask for the list even if nothing happens."""
         self._events: Dict[str, EngineEvent] = {}  # the last one of each container
         self._tries = 0
-        self.due = float("inf")  # when the list is to be asked for
+        self.due = due  # when the list is to be asked for
 
     def add(self, event: EngineEvent, now: float) -> None:
         if event.id in self._events or len(self._events) < self.MOST:
@@ -318,7 +322,9 @@ class Monitor:
 
     def _serve(self, engine: Engine, events: EventStream) -> None:
         reread = self._clock() + self._settings.monitor.info_interval
-        awaited = Awaited()
+        # dockerd accepts a subscription a moment before it tells the subscriber anything: what
+        # happened in that moment, and after the first list, no event will tell.
+        awaited = Awaited(self._clock() + _SUBSCRIBED_AFTER)
         while not self._stopped.is_set():
             now = self._clock()
             due = max(min(awaited.due, reread), now + self._writes.delay(now), now + self._lists.delay(now))

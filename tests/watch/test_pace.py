@@ -162,6 +162,14 @@ def test_an_event_makes_the_list_due_at_once() -> None:
     assert awaited_after(event("die")).due == 10.0
 
 
+def test_without_an_event_the_list_is_due_once() -> None:
+    made = Awaited(11.0)
+    made.listed([], 10.0)  # another one, before
+    assert made.due == 11.0
+    made.listed([], 11.0)
+    assert made.due == float("inf")
+
+
 def test_what_the_list_never_shows_is_believed_in_the_end() -> None:
     made, now, asked = awaited_after(event("start")), 10.0, 0
     while made.due < float("inf"):

@@ -1,7 +1,8 @@
 """Rules that every test keeps, enforced here.
 
 * A test leaves nothing behind: no thread, no child process (nor one that lost its parent), no open
-  socket. What was there when it began, such as what fixtures of a wider scope keep, is not counted.
+  socket, no file in the directory for temporary files, which is the run's own. What was there when it
+  began, such as what fixtures of a wider scope keep, is not counted.
 * A test ends: after 120 seconds it fails, and if it does not even then, the run is aborted with the
   stacks of all threads. ``@pytest.mark.limit(seconds)`` sets another limit. It holds for set-up, call and
   tear-down each.
@@ -13,8 +14,10 @@
 import faulthandler
 import gc
 import os
+import shutil
 import signal
 import socket
+import tempfile
 import threading
 import time
 import uuid
@@ -33,6 +36,8 @@ SO_DOMAIN = 39
 # Every process that a test starts inherits this, also one whose parent is gone.
 RUN_VARIABLE = "XSCONTAINER_TEST_RUN"
 RUN_ID = uuid.uuid4().hex
+# pytest's directory among the temporary files; it removes itself what it makes there.
+OF_PYTEST = "p"
 
 _examples = 200 if CI else 50
 hypothesis.settings.register_profile(
@@ -45,19 +50,36 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("xscontainer")
 
 _true_stderr: List[int] = []
+# What TMPDIR was, and the directory for temporary files that is the run's own.
+_temporary: List[Tuple[Optional[str], str]] = []
 
 
+# First, so that pytest's own tmp_path comes to lie in our directory.
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "real: runs against real servers and takes seconds; such tests come last")
     config.addinivalue_line("markers", "limit(seconds): the time after which set-up, call or tear-down fails")
     os.environ[RUN_VARIABLE] = RUN_ID
     # At this moment pytest does not capture, so this is the terminal; later descriptor 2 is a file.
     _true_stderr.append(os.dup(2))
+    # Short names: sockets are made far below.
+    _temporary.append((os.environ.get("TMPDIR"), tempfile.mkdtemp(prefix="xt")))
+    os.environ["TMPDIR"] = tempfile.tempdir = _temporary[-1][1]
+    if config.option.basetemp is None:
+        config.option.basetemp = os.path.join(_temporary[-1][1], OF_PYTEST)
 
 
 def pytest_unconfigure() -> None:
     faulthandler.cancel_dump_traceback_later()
     os.environ.pop(RUN_VARIABLE, None)
+    while _temporary:
+        before, directory = _temporary.pop()
+        tempfile.tempdir = None
+        if before is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = before
+        shutil.rmtree(directory, ignore_errors=True)
     while _true_stderr:
         os.close(_true_stderr.pop())
 
@@ -165,6 +187,7 @@ class _Held(NamedTuple):
     threads: FrozenSet[threading.Thread]
     processes: FrozenSet[_Process]
     sockets: FrozenSet[str]
+    files: FrozenSet[str]
 
 
 # Which processes, ever seen, inherited our environment; an answer does not change.
@@ -236,7 +259,8 @@ def _describe_socket(name: str) -> str:
 
 
 def _held() -> _Held:
-    return _Held(frozenset(threading.enumerate()), frozenset(_processes()), frozenset(_sockets()))
+    files = frozenset(os.listdir(tempfile.gettempdir())) - {OF_PYTEST}
+    return _Held(frozenset(threading.enumerate()), frozenset(_processes()), frozenset(_sockets()), files)
 
 
 def _left(before: _Held) -> List[str]:
@@ -246,6 +270,7 @@ def _left(before: _Held) -> List[str]:
     # Counted, so that a fixture of a wider scope may connect anew meanwhile.
     if len(after.sockets) > len(before.sockets):
         left += [_describe_socket(name) for name in after.sockets - before.sockets]
+    left += ["file " + os.path.join(tempfile.gettempdir(), name) for name in after.files - before.files]
     return sorted(left)
 
 

@@ -26,8 +26,10 @@ def run(directory: Path, ci: bool = False, **modules: str) -> Ran:
     for name, text in modules.items():
         path = directory / (name.replace("__", "/") + ".py")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("import os, socket, subprocess, sys, threading, time\nimport pytest\n" + text)
-    environ = {key: value for key, value in os.environ.items() if key != "CI"}
+        path.write_text("import os, socket, subprocess, sys, tempfile, threading, time\nimport pytest\n" + text)
+    (directory / "temporary").mkdir(exist_ok=True)
+    environ = dict(os.environ, TMPDIR=str(directory / "temporary"))
+    environ.pop("CI", None)
     if ci:
         environ["CI"] = "true"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--junitxml=result.xml", "."]
@@ -60,6 +62,9 @@ def test_orphan():
 def test_zombie():
     child = subprocess.Popen(["true"])
     child.returncode = 0  # so that nobody waits for it
+
+def test_file():
+    tempfile.mkstemp(suffix="-left")
 
 kept = []
 
@@ -111,7 +116,9 @@ def test_what_a_test_leaves_behind_is_named(tmp_path: Path) -> None:
     assert "sleep 4.21" in ran.problems["test_orphan"], ran.output
     assert "nobody waited for it" in ran.problems["test_zombie"], ran.output
     assert "AF_UNIX" in ran.problems["test_socket"], ran.output
+    assert "-left" in ran.problems["test_file"], ran.output
     assert ran.code == 1
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_what_belongs_to_wider_fixtures_or_ends_soon_is_no_leak(tmp_path: Path) -> None:

@@ -96,6 +96,8 @@ class RealEngine:
             self._process = subprocess.Popen(
                 self._command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 cwd=self.directory,
+                # A containerd that is given up writes its stacks there.
+                env=dict(os.environ, TMPDIR=self.directory),
             )
         self._wait_ready(timeout)
         if not self.client().images(IMAGE):

@@ -25,7 +25,7 @@ from xscontainer.errors import (
 )
 from xscontainer.settings import Settings
 from xscontainer.simulator.engines import EmbeddedEngine
-from xscontainer.simulator.guests import OpenSSHGuest
+from xscontainer.simulator.guests import Guest, OpenSSHGuest
 from xscontainer.simulator.xapi import Pool
 from xscontainer.vmrecord import VMRecord
 from xscontainer.xapi.session import SessionPool
@@ -36,7 +36,7 @@ Record = Callable[[str], VMRecord]
 class Scene:
     """A guest with an engine, a VM that stands for it, and the way from one to the other."""
 
-    def __init__(self, pool: Pool, sessions: SessionPool, record: Record, guest: OpenSSHGuest) -> None:
+    def __init__(self, pool: Pool, sessions: SessionPool, record: Record, guest: Guest) -> None:
         self.pool, self.record, self.guest = pool, record, guest
         conf = Settings()
         self.settings = conf._replace(

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, TypeVar
 
 from xscontainer import keys
 from xscontainer.simulator.engines import Acceptor, EmbeddedEngine
@@ -28,6 +28,9 @@ class VM:
         self.name, self.ref, self.uuid, self.guest, self.engine = name, ref, uuid, guest, engine
 
 
+Self = TypeVar("Self", bound="Scene")
+
+
 class Scene:
     """A pool of two hosts whose VMs run on the second; a context manager.
 
@@ -43,7 +46,7 @@ class Scene:
         self.daemons: Dict[int, "subprocess.Popen[bytes]"] = {}
         self._acceptor: Optional[Acceptor] = None
 
-    def __enter__(self) -> "Scene":
+    def __enter__(self: Self) -> Self:
         try:
             self._acceptor = Acceptor()
             self.pool = Pool(os.path.join(self.directory, "pool")).start()
@@ -60,7 +63,7 @@ class Scene:
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: Optional[type], *_: object) -> None:
         self.close()
 
     def _make_key(self) -> str:

@@ -6,7 +6,8 @@ from typing import Any, Dict, List
 from tests.clients import Reader
 
 FLAT = ("id", "names", "status", "container", "created", "image", "command")
-_STATUS = re.compile(r"(Up|Up \(Paused\)|Exited \(-?[0-9]+\)|Restarting \(-?[0-9]+\)|Created|Dead|Removal In Progress)\Z")
+_STATUS = re.compile(
+    r"(Up|Up \(Paused\)|Exited \(-?[0-9]+\)|Restarting \(-?[0-9]+\)|Created|Dead|Removal In Progress)\Z")
 _PORT = {"IP", "PublicPort", "PrivatePort", "Type"}
 
 

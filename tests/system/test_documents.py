@@ -44,7 +44,7 @@ def second(number: float) -> int:
 def scene() -> Iterator[Scene]:
     with World(1, containers=0, real=True) as world:
         engine = world.vms[0].engine
-        ids = {name: engine.run(name, **options) for name, options in {
+        wanted: Dict[str, Dict[str, Any]] = {
             "running": {"Labels": LABELS},
             "obedient_UPPER.case-1": {"command": OBEDIENT},
             "paused": {}, "killed": {}, "dead": {"start": False}, "created": {"start": False},
@@ -53,7 +53,8 @@ def scene() -> Iterator[Scene]:
             "unhealthy": {"Healthcheck": {"Test": ["CMD", "false"], "Interval": second(0.2), "Timeout": second(5),
                                           "Retries": 1}},
             "healthy": {"Healthcheck": {"Test": ["CMD", "true"], "Interval": second(0.2), "Timeout": second(5)}},
-        }.items()}
+        }
+        ids = {name: engine.run(name, **options) for name, options in wanted.items()}
         for number, command in enumerate(COMMANDS):
             name = f"nasty-{number}"
             ids[name] = engine.run(name, command=["echo", command], start=False, Labels={command[:100]: command})

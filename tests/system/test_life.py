@@ -246,7 +246,8 @@ def test_another_coordinator_takes_over_and_gives_back(world: World, vm: VM) -> 
 
 def halted(world: World, vm: VM) -> None:
     """The coordinator, whichever it is, wipes what was left by nobody in particular."""
-    ref = world.pool.create_vm("left", power_state="Halted", other_config={keys.MONITOR: "True", keys.PS: "<docker_ps/>"})
+    left = {keys.MONITOR: "True", keys.PS: "<docker_ps/>"}
+    ref = world.pool.create_vm("left", power_state="Halted", other_config=left)
     until(lambda: keys.PS not in world.pool.other_config(ref), "nobody wiped it", COMES_BACK)
     world.session.xenapi.VM.destroy(ref)
 

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 from typing import Any, Dict, List, Optional, Sequence
+from xml.etree import ElementTree
 
 import XenAPI
 
@@ -16,7 +17,6 @@ from xscontainer import keys
 from xscontainer.simulator.engines import EmbeddedEngine
 from xscontainer.simulator.engines.real import RealEngine
 from xscontainer.simulator.guests import OpenSSHGuest
-from xml.etree import ElementTree
 
 # Ends when asked to: the first process of a container ignores a plain SIGTERM, and is given ten seconds.
 OBEDIENT = ("sh", "-c", "trap 'exit 0' TERM; sleep 1000 & wait")
@@ -29,7 +29,8 @@ class World(Scene):
     :param conf: more of the settings file, as sections that the scene does not write itself.
     """
 
-    def __init__(self, count: int, containers: int = 5, real: bool = False, daemon: bool = True, conf: str = "") -> None:
+    def __init__(self, count: int, containers: int = 5, real: bool = False, daemon: bool = True,
+                 conf: str = "") -> None:
         need(not OpenSSHGuest.missing(), OpenSSHGuest.missing())
         if real:
             need(not RealEngine.missing(), RealEngine.missing())

@@ -9,7 +9,7 @@ SOURCES = xscontainer tests setup.py $(wildcard xapi-plugins/*)
 .PHONY: help demo test lint bench clean
 
 help:
-	@echo "make demo    a pool of two hosts and three guests on this machine (ARGS=--stay keeps it)"
+	@echo "make demo    a pool of two hosts and four guests on this machine (ARGS=--stay keeps it)"
 	@echo "make test    the whole test suite (ARGS=tests/test_settings.py, PYTHON=python3.6)"
 	@echo "make lint    ruff, mypy, vermin for CPython 3.6, and the layer test"
 	@echo "make bench   the measurements"

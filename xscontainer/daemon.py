@@ -7,6 +7,7 @@ in its calls. ``Daemon.run`` is its whole life.
 
 import argparse
 import contextlib
+import ctypes
 import logging
 import logging.handlers
 import os
@@ -44,6 +45,29 @@ HEALTH_INTERVAL = 10.0
 STUCK_AFTER = 180.0
 # Hundreds of threads that wait need little of the 8 MiB each that is usual.
 THREAD_STACK = 512 * 1024
+
+# glibc gives each thread arenas and caches of its own, which two threads for each VM fill with what nobody
+# needs any more: 3.5 MB in arenas and 5 MB in caches with 100 VMs. Whoever starts the service says so in
+# its environment (glibc before 2.26 has no such caches); the arenas, Heap can also bound from within.
+ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
+
+
+class Heap:
+    """The C library's allocator, if it is glibc's; else nothing happens."""
+
+    ARENA_MAX = -8  # M_ARENA_MAX of mallopt(3)
+
+    def __init__(self) -> None:
+        library = ctypes.CDLL(None)
+        self._trim = getattr(library, "malloc_trim", None)
+        set_option = getattr(library, "mallopt", None)
+        if self._trim and set_option:
+            set_option(self.ARENA_MAX, 1)
+
+    def give_back(self) -> None:
+        """Free memory between what is in use goes back to the kernel: 2.5 MB after 100 VMs were connected to."""
+        if self._trim:
+            self._trim(0)
 
 
 class StopSignal:
@@ -109,6 +133,7 @@ class Daemon:
 
     def _stand_guard(self, stop: Stop) -> int:
         interval = systemd.watchdog_interval() or HEALTH_INTERVAL
+        heap = Heap()
         resync_at = time.monotonic() + self._settings.monitor.resync_interval
         while not stop.wait(interval):
             dead = [thread.name for thread in self._threads if not thread.is_alive()]
@@ -116,6 +141,7 @@ class Daemon:
                 log.critical("%s: systemd has to start xscontainer-monitor again",
                              f"the thread {dead[0]} ended by itself" if dead else "the registry is stuck")
                 return 1
+            heap.give_back()
             systemd.notify("WATCHDOG=1", f"STATUS=monitoring {len(self._registry.records())} VMs")
             if time.monotonic() >= resync_at:
                 resync_at = time.monotonic() + self._settings.monitor.resync_interval

@@ -1,5 +1,6 @@
 """What goes on in the channels of an embedded SSH server: a Unix socket or a command at the other end."""
 
+import contextlib
 import os
 import selectors
 import socket
@@ -45,7 +46,13 @@ def to_channel(unix: socket.socket, channel: paramiko.Channel) -> None:
                     return
                 channel.sendall(data)
         finally:
-            channel.close()
+            close(channel)
+
+
+def close(channel: paramiko.Channel) -> None:
+    """Close a channel whose transport may have ended meanwhile, which paramiko reports by EOFError."""
+    with contextlib.suppress(EOFError, OSError):
+        channel.close()
 
 
 def run_command(
@@ -67,7 +74,7 @@ def run_command(
             child.stderr.close()
         if not channel.closed:
             channel.send_exit_status(child.returncode if child.returncode >= 0 else 255)
-        channel.close()
+        close(channel)
         feeder.join(5.0)
 
 

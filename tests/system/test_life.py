@@ -87,6 +87,7 @@ def toggle(vm: VM, container: str = "container-0000") -> None:
 def test_live_migration_loses_nothing(world: World, vm: VM) -> None:
     pool, xapi = world.pool, world.session.xenapi
     for target in (0, 1):
+        pool.stats.reset()
         watched = watch(world, vm)
         moved = threading.Thread(target=lambda to=target: xapi.VM.pool_migrate(vm.ref, pool.hosts[to].ref, {}))
         try:
@@ -103,6 +104,10 @@ def test_live_migration_loses_nothing(world: World, vm: VM) -> None:
         # A key is replaced by two calls, and the moment between them can be seen.
         assert max(watched.gaps, default=0.0) < 0.5
         until(lambda: vm.guest.sessions == 1, f"{vm.guest.sessions} hosts hold a connection")
+        left = pool.hosts[1 - target].name_label
+        # The host that it left replaced keys, which takes one call of each kind, and wiped none.
+        assert (pool.stats.calls("VM.remove_from_other_config", left)
+                <= pool.stats.calls("VM.add_to_other_config", left))
         pool.stats.reset()
         for _ in range(3):
             toggle(vm)

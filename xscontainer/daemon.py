@@ -120,20 +120,20 @@ class Daemon:
     def run(self, stop: Stop) -> int:
         """Until ``stop``; returns the exit code."""
         threading.stack_size(THREAD_STACK)
+        heap = Heap()  # before there are threads
         self._server.start()
         self._threads = [start_thread("registry", self._registry.run), start_thread("xapi-events", self._watch.run)]
         systemd.notify("READY=1")
         log.info("xscontainer-monitor %s is ready, calls are taken at %s", __version__, self._settings.daemon.socket)
         try:
-            return self._stand_guard(stop)
+            return self._stand_guard(stop, heap)
         finally:
             systemd.notify("STOPPING=1")
             self._stop()
             log.info("xscontainer-monitor has stopped")
 
-    def _stand_guard(self, stop: Stop) -> int:
+    def _stand_guard(self, stop: Stop, heap: Heap) -> int:
         interval = systemd.watchdog_interval() or HEALTH_INTERVAL
-        heap = Heap()
         resync_at = time.monotonic() + self._settings.monitor.resync_interval
         while not stop.wait(interval):
             dead = [thread.name for thread in self._threads if not thread.is_alive()]

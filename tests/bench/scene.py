@@ -10,6 +10,7 @@ import time
 from typing import Any, Callable, Dict, List, Optional, TypeVar
 
 from xscontainer import keys
+from xscontainer.daemon import ENVIRONMENT
 from xscontainer.simulator.engines import Acceptor, EmbeddedEngine
 from xscontainer.simulator.engines.real import RealEngine
 from xscontainer.simulator.guests import OpenSSHGuest
@@ -108,7 +109,7 @@ class Scene:
 
     def start_daemon(self, number: int = 1) -> "subprocess.Popen[bytes]":
         process = subprocess.Popen([sys.executable, "-W", "ignore", "-m", "xscontainer.daemon",
-                                    "--config", self.configs[number]])
+                                    "--config", self.configs[number]], env=dict(os.environ, **ENVIRONMENT))
         self.daemons[number] = process
         return process
 

@@ -11,6 +11,7 @@ from typing import Dict, Iterable, List, NamedTuple, Tuple, Union
 
 MOST_CANDIDATES = 16
 HOST_INTERNAL = ipaddress.ip_network("169.254.0.0/16")
+DOM0_INTERNAL = "169.254.0.1"  # every host itself on that network; XAPI keeps no PIF that would say so
 
 _NETWORKS_KEY = re.compile(r"^(\d{1,4})/(?:ip|ipv4/(\d{1,4})|ipv6/(\d{1,4}))\Z", re.ASCII)
 
@@ -33,7 +34,7 @@ def _refusal(address: IPAddress, forbidden: "Iterable[str]", allow_loopback: boo
         return "it names no single machine"
     if judged.version == 6 and judged.is_link_local:
         return "a link-local IPv6 address cannot be reached from this host"
-    if str(judged) in forbidden:
+    if str(judged) in forbidden or str(judged) == DOM0_INTERNAL:
         return "it belongs to a host of the pool"
     return ""
 

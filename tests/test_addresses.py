@@ -28,7 +28,8 @@ def test_what_worked_but_is_reported_no_more_is_not_used() -> None:
 @pytest.mark.parametrize("address", [
     "127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::", "224.0.0.1", "239.1.2.3", "ff02::1",
     "::ffff:224.0.0.1", "255.255.255.255", "fe80::1", "fe80::1%eth0", "::1%lo", "2001:db8::1%eth0",
-    "169.254.0.1", "::ffff:169.254.0.1", "10.0.0.1", "::ffff:10.0.0.1", "2001:DB8:0:0::99", "2001:db8::99%1", "::ffff:10.0.0.1%2",
+    "169.254.0.1", "::ffff:169.254.0.1", "10.0.0.1", "::ffff:10.0.0.1", "2001:DB8:0:0::99",
+    "2001:db8::99%1", "::ffff:10.0.0.1%2",
     "nonsense", "10.0.0.5; rm -rf /", "10.0.0.5/24", "10.0.0", "1" * 5000, "10.0.0.5\n10.0.0.6", "-oProxyCommand=x"])
 def test_what_is_never_contacted(address: str) -> None:
     found = candidates({"0/ip": address}, forbidden=frozenset(["10.0.0.1", "2001:db8::99"]))

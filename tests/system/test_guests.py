@@ -92,6 +92,19 @@ def test_a_guest_that_vanishes_and_reappears(world: World, vm: VM) -> None:
     world.wait_right(vm, seconds=COMES_BACK)
 
 
+def test_an_address_that_comes_late_is_used_at_once(world: World, vm: VM) -> None:
+    world.pool.set_networks(vm.ref, {})
+    vm.guest.stop()
+    world.wait_status(vm, "ADDRESS_UNKNOWN")
+    vm.guest.start()
+    change(vm)
+    # Neither is of any use: a host of the pool's own, and nonsense.
+    world.pool.set_networks(vm.ref, {"0/ip": world.pool.hosts[0].address, "1/ip": "127.0.0.1; reboot"})
+    world.wait_status(vm, "ADDRESS_REFUSED")
+    world.pool.set_networks(vm.ref, {"0/ip": vm.guest.address})
+    world.wait_right(vm, seconds=1.0)
+
+
 def test_an_sshd_that_is_gone_for_long_is_told_and_found_again(world: World, vm: VM) -> None:
     vm.guest.stop()
     world.wait_status(vm, "GUEST_UNREACHABLE")

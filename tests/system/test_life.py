@@ -302,6 +302,32 @@ def test_an_xapi_that_forgets_its_newest_writes_is_told_again(world: World, vm: 
     assert NULL_REF != world.pool.vm(vm.ref)["resident_on"]
 
 
+@pytest.mark.parametrize("method", ["VM.add_to_other_config", "VM.remove_from_other_config", "event.from", "*"])
+@pytest.mark.parametrize("kind", ["drop", "drop-after", "error-500"])
+def test_calls_to_xapi_that_fail_half_way_are_made_good(world: World, vm: VM, method: str, kind: str) -> None:
+    world.pool.faults(method, kind, times=3)
+    try:
+        for _ in range(3):
+            toggle(vm)
+            vm.engine.run(f"made-{len(vm.engine.list())}")
+        world.wait_right(vm, seconds=5.0)
+    finally:
+        world.pool.faults.clear()
+
+
+def test_switched_off_by_hand_it_is_wiped_and_shown_again_when_switched_on(world: World, vm: VM) -> None:
+    xapi = world.session.xenapi
+    for value in ("False", ""):
+        xapi.VM.remove_from_other_config(vm.ref, keys.MONITOR)
+        if value:
+            xapi.VM.add_to_other_config(vm.ref, keys.MONITOR, value)
+        until(lambda: not set(keys.PUBLISHED) & set(world.pool.other_config(vm.ref)), "it was not wiped", COMES_BACK)
+        until(lambda: vm.guest.sessions == 0, "it is still connected", COMES_BACK)
+        xapi.VM.remove_from_other_config(vm.ref, keys.MONITOR)
+        xapi.VM.add_to_other_config(vm.ref, keys.MONITOR, "True")
+        world.wait_right(vm, seconds=COMES_BACK)
+
+
 def test_calls_are_served_after_all_that(world: World, vm: VM) -> None:
     for host in (0, 1):
         for verb, shown in (("stop", "Exited"), ("start", "Up")):

@@ -116,6 +116,19 @@ def test_what_is_already_so_and_what_cannot_be(engine: api.Engine, container: st
             verb("no-such-container")
 
 
+@pytest.mark.parametrize("verb", ["stop", "restart"])
+def test_a_container_says_how_long_it_may_take_to_end(engine: api.Engine, dockerd: RealEngine, verb: str) -> None:
+    """One that is deaf to SIGTERM, as the first process of a container is by default: killed after its own time."""
+    container = dockerd.run("deaf-" + verb, StopTimeout=2)
+    try:
+        started = time.monotonic()
+        getattr(engine, verb)(container)
+        assert 1.5 < time.monotonic() - started < 8.0  # else it is the engine's 10 s, or ours
+    finally:
+        dockerd.do("remove", container)
+        dockerd.client().close()
+
+
 def test_facts(engine: api.Engine) -> None:
     assert engine.version()["ApiVersion"] and engine.info()["Name"]
 

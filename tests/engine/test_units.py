@@ -1,5 +1,6 @@
 """The pure parts of the engine door, and its tables against the installed libraries."""
 
+import base64
 import http.client
 import inspect
 import io
@@ -21,7 +22,7 @@ from tests.engine.peers import Server, read_head
 from tests.need import need_program
 from xscontainer.engine import failures, hostkeys, ssh
 from xscontainer.engine.dial import dial
-from xscontainer.engine.keypair import load_private_key, new_key_pair, public_line
+from xscontainer.engine.keypair import KeyPair, load_private_key, new_key_pair, public_line
 from xscontainer.engine.lines import LineFeeder
 from xscontainer.errors import (
     EngineGarbage,
@@ -164,6 +165,19 @@ def test_what_is_no_key_is_refused_and_not_quoted(text: str) -> None:
     while error is not None:
         assert "SECRET" not in str(error)
         error = error.__cause__
+
+
+def test_a_damaged_key_is_refused_unless_it_works(key_pair: KeyPair) -> None:
+    head, *lines, foot = key_pair.private.splitlines()
+    damaged = base64.b64decode("".join(lines))
+    refused = 0
+    for place in range(5, len(damaged), 60):
+        changed = damaged[:place] + bytes([damaged[place] ^ 5]) + damaged[place + 1:]
+        try:
+            load_private_key("\n".join([head, base64.b64encode(changed).decode(), foot]))
+        except KeyPairError:
+            refused += 1
+    assert refused >= 3  # without a right modulus nothing works; most other numbers follow from one another
 
 
 def test_a_passphrase_is_told() -> None:

@@ -4,9 +4,11 @@ import io
 from typing import NamedTuple
 
 import paramiko
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.backends import default_backend
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from xscontainer.errors import KeyPairError
@@ -33,8 +35,8 @@ def load_private_key(text: str) -> paramiko.PKey:
     text = text.strip() + "\n"
     if len(text) > MOST_CHARACTERS or "PRIVATE KEY-----" not in text:
         raise KeyPairError("The pool's private SSH key is not a private key file.")
-    if "-----BEGIN PRIVATE KEY-----" in text:
-        return _from_pkcs8(text)
+    if "-----BEGIN PRIVATE KEY-----" in text or ("-----BEGIN RSA PRIVATE KEY-----" in text and "ENCRYPTED" not in text):
+        return _rsa_from_pem(text)
     for kind in (paramiko.RSAKey, paramiko.Ed25519Key, paramiko.ECDSAKey):
         try:
             return kind.from_private_key(io.StringIO(text))
@@ -45,13 +47,19 @@ def load_private_key(text: str) -> paramiko.PKey:
     raise KeyPairError("The pool's private SSH key cannot be read.")
 
 
-def _from_pkcs8(text: str) -> paramiko.PKey:
+def _rsa_from_pem(text: str) -> paramiko.PKey:
+    """Without OpenSSL's proof that the factors are primes: it takes 100 ms, a quarter of a plugin call in a process
+    of its own. That the key works is seen by trying it."""
     try:
-        key = load_pem_private_key(text.encode("utf-8"), None, default_backend())
+        key = load_pem_private_key(text.encode("utf-8"), None, default_backend(), unsafe_skip_rsa_key_validation=True)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise KeyPairError("The pool's private SSH key cannot be read.") from None
     if not isinstance(key, RSAPrivateKey):
         raise KeyPairError("The pool's private SSH key is not an RSA key.")
+    try:
+        key.public_key().verify(key.sign(b"", PKCS1v15(), SHA256()), b"", PKCS1v15(), SHA256())
+    except (InternalError, InvalidSignature, ValueError):
+        raise KeyPairError("The pool's private SSH key is damaged.") from None
     return paramiko.RSAKey(key=key)
 
 

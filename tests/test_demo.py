@@ -83,7 +83,7 @@ def test_a_vm_that_is_registered_later_is_shown_then(place: str) -> None:
 
 
 def test_guests_follow_the_power_of_their_vms(place: str) -> None:
-    need(not OpenSSHGuest.missing(), "sshd (Debian: openssh-server)")
+    need(not OpenSSHGuest.missing(), f"OpenSSH: {OpenSSHGuest.missing()}")
     with world(place) as here:
         vm = here.vm("classic")
         here.wait_published("classic")
@@ -250,7 +250,7 @@ def check_story(text: str) -> None:
 
 @pytest.mark.parametrize("options", [["--no-docker", "--ssh", "embedded"], ["--no-docker"]], ids=" ".join)
 def test_the_demo_shows_what_happens(place: str, options: List[str]) -> None:
-    need("embedded" in options or not OpenSSHGuest.missing(), "sshd (Debian: openssh-server)")
+    need("embedded" in options or not OpenSSHGuest.missing(), f"OpenSSH: {OpenSSHGuest.missing()}")
     begun = time.monotonic()
     with Run(place, *options) as run:
         assert run.end() == 0, run.text
@@ -260,7 +260,7 @@ def test_the_demo_shows_what_happens(place: str, options: List[str]) -> None:
 
 @pytest.mark.real
 def test_the_demo_on_real_engines(place: str) -> None:
-    need(not OpenSSHGuest.missing(), "sshd (Debian: openssh-server)")
+    need(not OpenSSHGuest.missing(), f"OpenSSH: {OpenSSHGuest.missing()}")
     need(not RealEngine.missing(), "root and dockerd (Debian: docker.io)")
     begun = time.monotonic()
     with Run(place) as run:
@@ -334,7 +334,7 @@ def test_an_interrupted_demo_leaves_nothing(place: str, words: str, number: int)
 
 @pytest.mark.real
 def test_an_interrupted_start_of_real_engines_leaves_nothing(place: str) -> None:
-    need(not OpenSSHGuest.missing(), "sshd (Debian: openssh-server)")
+    need(not OpenSSHGuest.missing(), f"OpenSSH: {OpenSSHGuest.missing()}")
     need(not RealEngine.missing(), "root and dockerd (Debian: docker.io)")
     with Run(place) as run:
         run.read_to("a XAPI pool of")

@@ -5,9 +5,10 @@ import paramiko
 import pytest
 
 from tests.engine.peers import SocketConnection, Sshd
-from tests.need import need_program
+from tests.need import need, need_program
 from xscontainer.engine import ssh
 from xscontainer.settings import EngineSettings, SSHSettings
+from xscontainer.simulator.guests import OpenSSHGuest
 
 QUICK = SSHSettings(connect_timeout=5.0, banner_timeout=5.0, auth_timeout=5.0)
 ENGINE = EngineSettings(request_timeout=10.0)
@@ -33,6 +34,7 @@ def make_sshd(tmp_path: Any, key_pair: ssh.KeyPair) -> Iterator[Callable[..., Ss
     """Starts an sshd: (options, host_keys="ed25519")."""
     need_program("sshd", "openssh-server")
     need_program("ssh-keygen", "openssh-client")
+    need(not OpenSSHGuest.missing(), OpenSSHGuest.missing())
     started: List[Sshd] = []
 
     def make(options: str = "", host_keys: str = "ed25519", **more: Any) -> Sshd:

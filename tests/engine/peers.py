@@ -1,6 +1,5 @@
 """The far side for tests of the engine door: a real sshd, and servers that behave as a test says."""
 
-import getpass
 import os
 import select
 import shutil
@@ -13,6 +12,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from xscontainer.engine.connection import Connection, EngineStream
 from xscontainer.errors import EngineLost, EngineTimeout, EngineTooMuch, EngineUnavailable
+from xscontainer.simulator.guests.base import own_user
 
 Serve = Callable[[socket.socket], Any]
 
@@ -156,7 +156,7 @@ class Sshd:
         self.before = list(before)
         self.directory = directory
         self.options = options
-        self.user = getpass.getuser()
+        self.user = own_user()
         self._process: Optional["subprocess.Popen[bytes]"] = None
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))

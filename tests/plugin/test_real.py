@@ -58,7 +58,7 @@ def running(directory: str) -> "Iterator[RealEngine]":
 def enter(directory: str, daemons: bool) -> "Iterator[Scene]":
     """Two hosts; the VM runs on the second, the member."""
     need(not RealEngine.missing(), f"a real engine: {RealEngine.missing()}")
-    need(not OpenSSHGuest.missing(), f"OpenSSH's server: {OpenSSHGuest.missing()}")
+    need(not OpenSSHGuest.missing(), f"OpenSSH: {OpenSSHGuest.missing()}")
     with running(directory + "/e") as engine:
         sshd = OpenSSHGuest(directory + "/g", engine_socket=engine.socket_path)
         with sshd as guest, PluginPool(directory + "/p", hosts=2, daemons=daemons) as pool:

@@ -69,7 +69,7 @@ class Scene:
 @pytest.fixture
 def scene(pool: Pool, sessions: SessionPool, record: Record,
           tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    need(not OpenSSHGuest.missing(), "sshd (Debian: openssh-server)")
+    need(not OpenSSHGuest.missing(), f"OpenSSH: {OpenSSHGuest.missing()}")
     with OpenSSHGuest(str(tmp_path_factory.mktemp("g"))) as guest:
         with EmbeddedEngine(guest.directory, guest.engine_socket) as engine:
             engine.run("alpha")

@@ -214,7 +214,7 @@ def test_a_log_file_that_is_moved_away(pool: Pool, start: Any) -> None:
 
 @pytest.mark.real
 def test_twenty_vms_and_the_end(tmp_path_factory: pytest.TempPathFactory) -> None:
-    need(not OpenSSHGuest.missing(), "sshd (Debian: openssh-server)")
+    need(not OpenSSHGuest.missing(), f"OpenSSH: {OpenSSHGuest.missing()}")
     with World(str(tmp_path_factory.mktemp("w")), hosts=1, guests=SPECS, engine="embedded", daemons=False,
                settings={"daemon": {"log_level": "debug"}}) as world:
         monitor = world.daemons[0]

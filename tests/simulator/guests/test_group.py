@@ -16,6 +16,7 @@ from xscontainer.simulator.engines import NotAvailable, SimulatorError
 from xscontainer.simulator.engines.real import RealEngine
 from xscontainer.simulator.guests import Guests, OpenSSHGuest
 from xscontainer.simulator.guests.addresses import AddressBlock, bind_all
+from xscontainer.simulator.guests.openssh import refused_user
 
 pytestmark = pytest.mark.real
 
@@ -24,7 +25,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.a
 
 @pytest.mark.parametrize("kind", ["openssh", "embedded"])
 def test_100_guests(kind: str) -> None:
-    need(kind != "openssh" or not OpenSSHGuest.missing(), "sshd (Debian: openssh-server)")
+    need(kind != "openssh" or not OpenSSHGuest.missing(), f"OpenSSH: {OpenSSHGuest.missing()}")
     before = threading.active_count()
     with Guests(count=100, kind=kind, engine="embedded") as guests:
         assert len({guest.address for guest in guests}) == 100 and len({guest.port for guest in guests}) == 1
@@ -48,7 +49,7 @@ def test_guests_of_two_runs_do_not_meet() -> None:
 
 def test_real_engines_in_guests() -> None:
     need(not RealEngine.missing(), RealEngine.missing() or "dockerd")
-    need(not OpenSSHGuest.missing(), "sshd (Debian: openssh-server)")
+    need(not OpenSSHGuest.missing(), f"OpenSSH: {OpenSSHGuest.missing()}")
     with Guests(count=2, engine="real") as guests:
         guests.authorize(KEY_LINE)
         for guest in guests:
@@ -81,6 +82,16 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Any)
     assert (guests.kind, guests.engine) == ("embedded", "embedded")
     guests.close()
     assert os.listdir(str(tmp_path)) == []
+
+
+@pytest.mark.parametrize("entry, locked", [("me:!*:::::::", True), ("me:*:20000:0:99999:7:::", False), ("", False)])
+def test_sshd_is_no_choice_for_a_locked_account(
+        monkeypatch: pytest.MonkeyPatch, tmp_path: Any, entry: str, locked: bool) -> None:
+    getent = tmp_path / "getent"
+    getent.write_text(f"#!/bin/sh\n[ \"$1 $2\" = 'shadow me' ] && echo '{entry}'\n")
+    getent.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert bool(refused_user.__wrapped__("me")) == locked
 
 
 class Process:

@@ -32,7 +32,7 @@ def make(request: Any) -> Iterator[Maker]:
         if request.param == "embedded":
             guest: Guest = EmbeddedSSHGuest(place, **options)
         else:
-            need(not OpenSSHGuest.missing(), "sshd (Debian: openssh-server)")
+            need(not OpenSSHGuest.missing(), f"OpenSSH: {OpenSSHGuest.missing()}")
             guest = OpenSSHGuest(place, mode="socket" if request.param == "openssh" else "sshd", **options)
         made.append(guest)
         guest.authorize(KEY_LINE)

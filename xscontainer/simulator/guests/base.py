@@ -1,7 +1,7 @@
 """What every simulated guest is: an address that answers SSH, a host key, authorized keys, a place for an engine."""
 
-import getpass
 import os
+import pwd
 import shutil
 import socket
 import time
@@ -15,6 +15,14 @@ from xscontainer.simulator.guests.addresses import AddressBlock, bind_all, liste
 from xscontainer.simulator.guests.hostkey import HostKey, make_host_key, write_private
 
 MAX_SOCKET_PATH = 100
+
+
+def own_user() -> str:
+    """The name of the user who runs this, or the empty string. Not getpass.getuser(): it believes $LOGNAME."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return ""
 
 
 class Guest:
@@ -36,7 +44,7 @@ class Guest:
         self.directory = os.path.abspath(directory)
         self.address = address or AddressBlock().addresses(1)[0]
         self.port = port
-        self.user = getpass.getuser()
+        self.user = own_user() or "core"
         self.engine_socket = engine_socket or os.path.join(self.directory, "docker.sock")
         if len(self.engine_socket) > MAX_SOCKET_PATH:
             raise SimulatorError(f"the socket path is longer than {MAX_SOCKET_PATH} characters: {self.engine_socket}")

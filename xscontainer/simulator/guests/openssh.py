@@ -8,6 +8,7 @@ Two ways, same program:
   long as one is switched on with :meth:`OpenSSHGuest.misbehave`.
 """
 
+import functools
 import os
 import signal
 import socket
@@ -18,11 +19,28 @@ from typing import Any, Dict, List, Optional, Sequence, Set
 
 from xscontainer.simulator.engines import processes
 from xscontainer.simulator.engines.errors import NotAvailable, SimulatorError
-from xscontainer.simulator.guests.base import Guest, clean_path, make_tools
+from xscontainer.simulator.guests.base import Guest, clean_path, make_tools, own_user
 from xscontainer.simulator.guests.hostkey import write_private
 
 PRIVILEGE_SEPARATION_DIRECTORY = "/run/sshd"
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@functools.lru_cache(maxsize=None)
+def refused_user(user: str) -> str:
+    """Why sshd lets nobody into this account, whatever the key, or the empty string.
+
+    Without PAM it refuses accounts whose password says that they are locked, as that of ``nobody`` often does.
+    """
+    if not user:
+        return "this user has no name in passwd"
+    getent = processes.find_program("getent")
+    if getent is None:
+        return ""
+    asked = subprocess.run([getent, "shadow", user], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                           stderr=subprocess.DEVNULL, timeout=10.0)
+    password = (asked.stdout.split(b":") + [b""])[1]
+    return f"sshd refuses the user {user}, whose account is locked" if password.startswith(b"!") else ""
 
 
 class OpenSSHGuest(Guest):
@@ -58,7 +76,9 @@ class OpenSSHGuest(Guest):
     @staticmethod
     def missing() -> str:
         """Why sshd cannot be used here, or the empty string."""
-        return "" if processes.find_program("sshd") else "sshd is not installed (Debian: openssh-server)"
+        if not processes.find_program("sshd"):
+            return "sshd is not installed (Debian: openssh-server)"
+        return refused_user(own_user())
 
     # -- configuration ----------------------------------------------------------------------------------------------
     def set_options(self, options: Dict[str, str]) -> None:

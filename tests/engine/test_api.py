@@ -57,7 +57,7 @@ def test_the_verbs_ask_what_the_api_describes(plain: SocketConnection, socket_pa
     assert set(script.asked[1].split("?")[1].split("&")) >= {"all=1", "size=0"}
     assert script.asked[2:] == ["GET /v1.41/info", "GET /version", f"GET /v1.41/containers/{ID}/json",
                                 f"GET /v1.41/containers/{ID}/top", f"POST /v1.41/containers/{ID}/start",
-                                f"POST /v1.41/containers/{ID}/stop", f"POST /v1.41/containers/{ID}/restart?t=10",
+                                f"POST /v1.41/containers/{ID}/stop", f"POST /v1.41/containers/{ID}/restart",
                                 f"POST /v1.41/containers/{ID}/pause", f"POST /v1.41/containers/{ID}/unpause"]
 
 

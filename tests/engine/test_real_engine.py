@@ -102,9 +102,8 @@ def test_each_verb_does_what_it_says(engine: api.Engine, container: str, named: 
 
 
 def test_what_is_already_so_and_what_cannot_be(engine: api.Engine, container: str) -> None:
-    engine.start(container)
-    engine.stop(container)
-    engine.stop(container)
+    for verb in ("start", "unpause", "pause", "pause", "unpause", "unpause", "stop", "stop"):
+        getattr(engine, verb)(container)
     with pytest.raises(ContainerConflict):
         engine.top(container)
     with pytest.raises(ContainerConflict):

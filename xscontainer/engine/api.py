@@ -11,7 +11,14 @@ from xscontainer.engine import failures
 from xscontainer.engine.adapter import EngineAdapter, EngineClient
 from xscontainer.engine.connection import Connection
 from xscontainer.engine.events import EventStream, subscribe
-from xscontainer.errors import ArgumentError, EngineGarbage, EngineTooOld, TransportLost
+from xscontainer.errors import (
+    ArgumentError,
+    ContainerConflict,
+    EngineGarbage,
+    EngineRefused,
+    EngineTooOld,
+    TransportLost,
+)
 from xscontainer.settings import EngineSettings
 
 OLDEST = (1, 24)
@@ -125,10 +132,22 @@ class Engine:
         self._call("Restarting the container", lambda client: client.restart(container), container, STOP_SECONDS)
 
     def pause(self, container: str) -> None:
-        self._call("Pausing the container", lambda client: client.pause(container), container)
+        with self._already(container, paused=True):
+            self._call("Pausing the container", lambda client: client.pause(container), container)
 
     def unpause(self, container: str) -> None:
-        self._call("Resuming the container", lambda client: client.unpause(container), container)
+        with self._already(container, paused=False):
+            self._call("Resuming the container", lambda client: client.unpause(container), container)
+
+    @contextmanager
+    def _already(self, container: str, paused: bool) -> Iterator[None]:
+        """What starting and stopping answer by a status of its own, pausing answers by a conflict."""
+        try:
+            yield
+        except (ContainerConflict, EngineRefused):
+            state = self.inspect(container).get("State")
+            if not (isinstance(state, dict) and state.get("Running") is True and state.get("Paused") is paused):
+                raise
 
     # --- what happens
 

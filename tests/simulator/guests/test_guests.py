@@ -246,18 +246,20 @@ def test_taken_port_is_an_error(make: Maker, guest: Guest) -> None:
         second.start()
 
 
-def test_max_sessions() -> None:
+@pytest.mark.parametrize("kind", ["embedded", "openssh"])
+def test_max_sessions(kind: str) -> None:
+    need(kind == "embedded" or not OpenSSHGuest.missing(), f"OpenSSH: {OpenSSHGuest.missing()}")
     directory = tempfile.mkdtemp(prefix="xs-")
     try:
-        for guest in (EmbeddedSSHGuest(directory + "/a", max_sessions=2),
-                      OpenSSHGuest(directory + "/b", options={"MaxSessions": "2"})):
-            guest.authorize(KEY_LINE)
-            with guest, Client(guest) as client:
-                held = [client.transport.open_session() for _ in range(2)]
-                with pytest.raises(paramiko.ChannelException):
-                    client.transport.open_session()
-                for channel in held:
-                    channel.close()
+        guest: Guest = (EmbeddedSSHGuest(directory + "/a", max_sessions=2) if kind == "embedded"
+                        else OpenSSHGuest(directory + "/a", options={"MaxSessions": "2"}))
+        guest.authorize(KEY_LINE)
+        with guest, Client(guest) as client:
+            held = [client.transport.open_session() for _ in range(2)]
+            with pytest.raises(paramiko.ChannelException):
+                client.transport.open_session()
+            for channel in held:
+                channel.close()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 

@@ -4,15 +4,16 @@
 # With CI set, `make test` runs on CPython 3.6 and on the newest, and nothing may be missing or skipped.
 
 PREPARE = python3 -m tests.setup.prepare
-SOURCES = xscontainer tests setup.py $(wildcard xapi-plugins/*)
+SOURCES = xscontainer tests rpm setup.py $(wildcard xapi-plugins/*)
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench pack clean
 
 help:
 	@echo "make demo    a pool of two hosts and four guests on this machine (ARGS=--stay keeps it)"
 	@echo "make test    the whole test suite (ARGS=tests/test_settings.py, PYTHON=python3.6)"
 	@echo "make lint    ruff, mypy, vermin for CPython 3.6, and the layer test"
 	@echo "make bench   the measurements"
+	@echo "make pack    the supplemental pack in dist/ (SIGN_KEY=file or name of a key, TARGET=3.12 for another dom0)"
 	@echo "make clean   remove everything that make has made"
 
 demo:
@@ -35,6 +36,10 @@ lint:
 
 bench:
 	@python=$$($(PREPARE) test $(PYTHON)) && exec $$python -m tests.bench $(ARGS)
+
+pack:
+	@python=$$($(PREPARE) run $(PYTHON)) && exec $$python -m rpm.pack \
+		$(if $(TARGET),--target '$(TARGET)') $(if $(SIGN_KEY),--sign-key '$(SIGN_KEY)') $(ARGS)
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/clients/node/node_modules

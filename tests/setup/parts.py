@@ -67,6 +67,17 @@ PARTS: List[Part] = [
     Part("ncat", _program("ncat")),
     Part("nodejs", _program("node")),
     Part("npm", _program("npm")),
+    # The supplemental pack is built, and installed into a directory.
+    Part("rpm", _program("rpmbuild")),
+    Part("createrepo-c", _program("createrepo_c")),
+    Part("xorriso", _program("xorriso")),
+    Part("gnupg", _program("gpg")),
+    Part("genisoimage", _program("isoinfo")),
+    Part("dnf", _program("dnf")),
+    Part("rpmlint", _program("rpmlint")),
+    Part("libxml2-utils", _program("xmllint")),
+    Part("logrotate", _program("logrotate")),
+    Part("systemd", _program("systemd-analyze")),
 ]
 
 

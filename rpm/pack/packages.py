@@ -1,0 +1,50 @@
+"""RPMs that rpm 4.11 reads."""
+
+import os
+import shutil
+from typing import Dict, Mapping
+
+from rpm.pack.payload import ROOT
+from rpm.pack.release import EPOCH, RELEASE, Release
+from rpm.pack.tools import environment, run
+
+SPECS = os.path.join(ROOT, "rpm", "spec")
+# Payload and digests that rpm 4.11 knows, nothing stripped or compiled here, and nothing of this machine
+# in the headers.
+MACROS = {
+    "_binary_payload": "w6.xzdio",
+    "_source_filedigest_algorithm": "8",
+    "_binary_filedigest_algorithm": "8",
+    "_build_id_links": "none",
+    "_buildhost": "localhost",
+    "__os_install_post": "%{nil}",
+    "debug_package": "%{nil}",
+    "use_source_date_epoch_as_buildtime": "1",
+    "clamp_mtime_to_source_date_epoch": "1",
+    "source_date_epoch_from_changelog": "0",
+}
+
+
+def build(name: str, release: Release, stage: str, scratch: str, output: str, more: Mapping[str, str]) -> str:
+    """Build rpm/spec/``name``.spec; the path of the RPM in ``output``.
+
+    :param stage: its files as on a host; "" if it has none.
+    :param more: further macros, without the prefix ``pack_``.
+    :raises BuildError: rpmbuild failed.
+    """
+    top = os.path.join(scratch, "rpmbuild-" + name)
+    macros: Dict[str, str] = dict(MACROS, _topdir=top, _dbpath=os.path.join(top, "db"))
+    macros.update(pack_version=release.version, pack_release=RELEASE, pack_epoch=EPOCH, pack_stage=stage or "none")
+    macros.update({"pack_" + key: value for key, value in more.items()})
+    command = ["rpmbuild", "-bb", "--quiet", "--target", "noarch" if "arch" not in more else more["arch"]]
+    for key, value in sorted(macros.items()):
+        command += ["--define", f"{key} {value}"]
+    run(command + [os.path.join(SPECS, name + ".spec")], environment(release.epoch_seconds, {"HOME": scratch}))
+    ((directory, _, (built,)),) = [entry for entry in os.walk(os.path.join(top, "RPMS")) if entry[2]]
+    path = os.path.join(output, built)
+    shutil.move(os.path.join(directory, built), path)
+    return path
+
+
+def query(path: str, form: str, epoch_seconds: int) -> str:
+    return run(["rpm", "-qp", "--nosignature", "--qf", form, path], environment(epoch_seconds))

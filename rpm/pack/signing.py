@@ -1,0 +1,108 @@
+"""The key of a pack, and signatures with it.
+
+gnupg 2.0 in dom0 and XAPI ask for a plain key: RSA, for signing only, without subkeys, without an end.
+"""
+
+import contextlib
+import os
+import subprocess
+import tempfile
+from typing import Dict, Iterator, List, NamedTuple, Optional
+
+from rpm.pack.tools import BuildError, environment, run
+from tests.setup import parts
+
+THROW_AWAY = "RPM-GPG-KEY-xscontainer-throwaway"
+RELEASE_KEY = "RPM-GPG-KEY-xscontainer"
+LEAST_BITS = 2048
+_PARAMETERS = """%no-protection
+Key-Type: RSA
+Key-Length: 3072
+Key-Usage: sign
+Name-Real: xscontainer throw-away key, trust it on no real host
+Expire-Date: {expire}
+%commit
+"""
+
+
+class Signer(NamedTuple):
+    """``home``: gpg's directory with the key; "" is the caller's own."""
+
+    home: str
+    fingerprint: str
+    key_file: str
+
+    def _environ(self) -> "Dict[str, str]":
+        return environment(0, {"GNUPGHOME": self.home} if self.home else {})
+
+    def sign_file(self, path: str) -> None:
+        """Write ``path``.asc."""
+        run(["gpg", "--batch", "--yes", "--armor", "--digest-algo", "SHA256", "--local-user", self.fingerprint,
+             "--detach-sign", "--output", path + ".asc", path], self._environ())
+
+    def sign_packages(self, paths: "List[str]") -> None:
+        macros = {"__gpg": parts.find("gpg"), "_gpg_name": self.fingerprint, "_gpg_digest_algo": "sha256"}
+        if self.home:
+            macros["_gpg_path"] = self.home
+        defines = [part for key, value in macros.items() for part in ("--define", f"{key} {value}")]
+        run(["rpmsign"] + defines + ["--addsign"] + paths, self._environ())
+
+    def export(self, directory: str) -> str:
+        """The path of the public key, armored, in ``directory``."""
+        path = os.path.join(directory, self.key_file)
+        text = run(["gpg", "--batch", "--armor", "--export", self.fingerprint], self._environ())
+        with open(path, "w", encoding="ascii") as file:
+            file.write(text)
+        return path
+
+
+@contextlib.contextmanager
+def signer(key: Optional[str]) -> "Iterator[Signer]":
+    """:param key: a file with a secret key, or what names one in the caller's keyring; None makes one to throw away.
+
+    :raises BuildError: there is no such key, or hosts could not use it.
+    """
+    if key and not os.path.isfile(key):
+        yield _checked(Signer("", key, RELEASE_KEY))
+        return
+    with keyring() as home:
+        if key:
+            run(["gpg", "--batch", "--import", key], environment(0, {"GNUPGHOME": home}))
+        else:
+            generate(home)
+        yield _checked(Signer(home, "", RELEASE_KEY if key else THROW_AWAY))
+
+
+@contextlib.contextmanager
+def keyring() -> "Iterator[str]":
+    """A directory for gpg, empty at first; in the end it is gone, and so is gpg's agent."""
+    with tempfile.TemporaryDirectory(prefix="xg") as home:
+        try:
+            yield home
+        finally:
+            command = ["gpgconf", "--homedir", home, "--kill", "all"]
+            subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=30)
+
+
+def generate(home: str, expire: str = "0") -> None:
+    run(["gpg", "--batch", "--gen-key"], environment(0, {"GNUPGHOME": home}), text=_PARAMETERS.format(expire=expire))
+
+
+def _checked(found: Signer) -> Signer:
+    command = ["gpg", "--batch", "--with-colons", "--list-secret-keys"]
+    listing = run(command + ([found.fingerprint] if found.fingerprint else []), found._environ())
+    lines = [line.split(":") for line in listing.splitlines()]
+    keys = [line for line in lines if line[0] == "sec"]
+    wrong = None
+    if len(keys) != 1:
+        wrong = f"names {len(keys)} keys"
+    elif any(line[0] == "ssb" for line in lines):
+        wrong = "has subkeys"
+    elif keys[0][3] != "1" or int(keys[0][2]) < LEAST_BITS:
+        wrong = f"is not RSA with at least {LEAST_BITS} bits"
+    elif keys[0][6]:
+        wrong = "expires"
+    if wrong:
+        raise BuildError(f"The key {wrong}: hosts cannot use it.")
+    fingerprint = next(line[9] for line in lines if line[0] == "fpr")
+    return found._replace(fingerprint=fingerprint)

@@ -1,0 +1,66 @@
+"""The programs that the build runs. Each has a deadline, and none sees the caller's settings by chance."""
+
+import os
+import subprocess
+import sys
+from typing import Dict, List, Mapping, Optional, Sequence
+
+from tests.setup import parts
+
+# What Debian calls the packages; the names are those of Debian 12.
+NEEDED = [
+    ("rpmbuild", "rpm"), ("rpmsign", "rpm"), ("createrepo_c", "createrepo-c"), ("xorriso", "xorriso"), ("gpg", "gnupg"),
+]
+SECONDS = 600.0
+_KEPT = ("PATH", "TMPDIR", "HOME", "GNUPGHOME", "XSCONTAINER_TEST_RUN", "GPG_TTY")
+
+
+class BuildError(Exception):
+    """A sentence that says what failed."""
+
+
+def provide() -> None:
+    """Install what is missing where that is ours to do.
+
+    :raises BuildError: something is missing all the same.
+    """
+    missing = sorted({package for program, package in NEEDED if not parts.find(program)})
+    if missing and parts.can_install():
+        parts.apt_install(missing)
+        missing = sorted({package for program, package in NEEDED if not parts.find(program)})
+    if missing:
+        raise BuildError(f"The build needs the Debian packages {' '.join(missing)}.")
+
+
+def environment(epoch_seconds: int, more: Optional[Mapping[str, str]] = None) -> "Dict[str, str]":
+    """An environment in which the same input gives the same output."""
+    environ = {key: os.environ[key] for key in _KEPT if key in os.environ}
+    environ.update(LC_ALL="C.UTF-8", TZ="UTC", SOURCE_DATE_EPOCH=str(epoch_seconds))
+    environ.update(more or {})
+    return environ
+
+
+def run(argv: "Sequence[str]", environ: "Mapping[str, str]", cwd: Optional[str] = None, text: str = "") -> str:
+    """Its standard output.
+
+    :raises BuildError: it failed or took too long; its output is in the text.
+    """
+    try:
+        done = subprocess.run(
+            list(argv), env=dict(environ), cwd=cwd, input=text.encode(), stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, timeout=SECONDS)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BuildError(f"{argv[0]}: {error}") from error
+    if done.returncode != 0:
+        output = (done.stdout[-3000:] + done.stderr[-3000:]).decode(errors="replace")
+        raise BuildError(f"{' '.join(argv)} ended with {done.returncode}:\n{output}")
+    return done.stdout.decode(errors="replace")
+
+
+def pip_download(arguments: "List[str]") -> None:
+    """pip keeps the environment: that says where packages come from.
+
+    :raises BuildError: pip failed.
+    """
+    command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-input"]
+    run(command + arguments, os.environ)

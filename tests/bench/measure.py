@@ -278,6 +278,6 @@ def measure_recovery(report: Report) -> None:
             host.crash()
             start_some(1)
             time.sleep(1.0)
-            host.restart()
-            report.figure(f"{what} restarted, with an event meanwhile", scene.wait(shown, 30.0), "s", 3)
+            seconds = _timed(host.restart) + scene.wait(shown, 30.0)
+            report.figure(f"{what} restarted, with an event meanwhile", seconds, "s", 3)
         assert keys.STATUS not in scene.pool.other_config(vm.ref)

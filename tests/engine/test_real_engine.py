@@ -110,9 +110,9 @@ def test_what_is_already_so_and_what_cannot_be(engine: api.Engine, container: st
         engine.pause(container)
     with pytest.raises(ContainerConflict):
         engine.unpause(container)
-    for verb in (engine.inspect, engine.start, engine.top):
+    for verb in ("inspect", "start", "top"):
         with pytest.raises(ContainerNotFound):
-            verb("no-such-container")
+            getattr(engine, verb)("no-such-container")
 
 
 @pytest.mark.parametrize("verb", ["stop", "restart"])

@@ -81,8 +81,8 @@ def serve(argument: bytes) -> bytes:
 
 def _in_process(argument: bytes) -> bytes:
     try:
-        if sys.flags.no_site:
-            # Left out to start faster; the dependencies may be in site-packages.
+        if sys.flags.no_site and not _carried():
+            # Left out to start faster; the dependencies are in site-packages.
             import site
             site.main()
         from xscontainer import plugin, settings
@@ -90,6 +90,11 @@ def _in_process(argument: bytes) -> bytes:
     except ImportError as error:
         return failure(["PLUGIN_INCOMPLETE", "The xscontainer daemon of this host does not run, and without it a part "
                         f"is missing: {type(error).__name__}: {error}. Install the supplemental pack again."])
+
+
+def _carried() -> bool:
+    """Whether all that is needed lies beside the package, as in the supplemental pack: then dom0's copies stay away."""
+    return os.path.isdir(os.path.join(os.path.dirname(os.path.dirname(__file__)), "paramiko"))
 
 
 def failure(description: "List[str]") -> bytes:

@@ -12,10 +12,10 @@ import sys
 from typing import List, Optional
 
 from xscontainer import __version__, settings
-from xscontainer.cli import listing
+from xscontainer.cli import listing, wiping
 from xscontainer.errors import ArgumentError, SettingsError, XSContainerError
 
-COMMANDS = (listing,)
+COMMANDS = (listing, wiping)
 
 
 def main(arguments: "Optional[List[str]]" = None) -> int:

@@ -1,0 +1,68 @@
+"""Packs, built once: this release, the same again, and an older one; and a dom0 to install them in."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Iterator, NamedTuple
+
+import pytest
+
+from rpm.pack import signing, tools
+from rpm.pack.__main__ import Built, build
+from rpm.pack.payload import ROOT
+from rpm.pack.release import TARGETS, Release
+from tests.need import need, need_program
+from xscontainer import __version__
+
+OLDER = "0.0.9"
+EPOCH_SECONDS = 1700000000
+
+
+class Packs(NamedTuple):
+    """``home``: gpg's directory with the key of them all."""
+
+    current: Built
+    again: Built
+    older: Built
+    home: str
+
+
+@pytest.fixture(scope="session")
+def packs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Packs]:
+    for program, package in tools.NEEDED:
+        need_program(program, package)
+    directory = tmp_path_factory.mktemp("packs")
+    wheels = os.path.join(ROOT, "build", "wheels")
+    with signing.signer(None) as signer:
+        def made(version: str, place: str) -> Built:
+            release = Release(version, TARGETS["3.6"], "3.4.0", signer.key_file, EPOCH_SECONDS)
+            return build(release, signer, str(directory / place), wheels)
+
+        yield Packs(made(__version__, "current"), made(__version__, "again"), made(OLDER, "older"), signer.home)
+
+
+@pytest.fixture(scope="session")
+def python36() -> str:
+    """A CPython 3.6 as dom0 has it."""
+    from tests.setup.prepare import look_up
+
+    found = look_up("python3.6")
+    need(found, "CPython 3.6 (python3.6 on PATH, or from pyenv)")
+    assert found is not None
+    base = subprocess.run([found.path, "-c", "import sys; print(sys.base_prefix)"],
+                          stdout=subprocess.PIPE, timeout=60, check=True)
+    return base.stdout.decode().strip()
+
+
+def run(*argv: str, **more: object) -> "subprocess.CompletedProcess[bytes]":
+    """With both outputs caught in one."""
+    return subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=100, **more)  # type: ignore
+
+
+def rpm_files(built: Built, name: str) -> Path:
+    (found,) = Path(built.tree, "Packages").glob(f"{name}-[0-9]*.rpm")
+    return found
+
+
+__all__ = ["Packs", "Built", "run", "rpm_files", "packs", "python36", "sys"]

@@ -1,0 +1,359 @@
+"""What a pack consists of, read by the tools that read it on a host, or by their rules."""
+
+import gzip
+import hashlib
+import json
+import os
+import re
+import subprocess
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Dict, List, Set
+
+import pytest
+
+from rpm.pack import carried, release, signing
+from rpm.pack.__main__ import main
+from rpm.pack.payload import PLACES, PRIVATE, ROOT
+from rpm.pack.release import LABEL, TARGETS
+from rpm.pack.tools import environment
+from tests.need import need_program
+from tests.pack.conftest import OLDER, Packs, rpm_files, run
+from xscontainer import __version__
+
+pytestmark = [pytest.mark.real, pytest.mark.limit(300)]
+
+PAYLOADS = [LABEL, release.TEMPLATES]
+ALL = PAYLOADS + ["control-" + LABEL, "update-" + LABEL]
+# Files outside /usr/lib/xscontainer and /etc/xscontainer, each because the program that reads it looks there.
+ELSEWHERE = {
+    "/etc/xapi.d/plugins/xscontainer",  # XAPI runs plugins from here
+    "/usr/bin/xscontainer", "/usr/sbin/xscontainer-monitor",  # PATH
+    "/usr/lib/systemd/system/xscontainer-monitor.service",
+    "/usr/lib/systemd/system-preset/80-xscontainer.preset",
+    "/etc/logrotate.d/xscontainer",
+    "/etc/xensource/bugtool/xscontainer.xml", "/etc/xensource/bugtool/xscontainer",
+    "/etc/xensource/bugtool/xscontainer/stuff.xml",
+}
+# rpm 4.11 knows no other.
+RPMLIB = {"rpmlib(CompressedFileNames)", "rpmlib(FileDigests)", "rpmlib(PayloadFilesHavePrefix)", "rpmlib(PayloadIsXz)"}
+
+
+def query(path: Path, *options: str) -> str:
+    need_program("rpm")
+    return subprocess.run(["rpm", "-qp", "--nosignature", *options, str(path)], stdout=subprocess.PIPE, check=True,
+                          timeout=60).stdout.decode()
+
+
+@pytest.fixture(scope="module")
+def unpacked(packs: Packs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The payload's files."""
+    need_program("rpm2cpio", "rpm2cpio")
+    directory = tmp_path_factory.mktemp("payload")
+    command = f"rpm2cpio '{rpm_files(packs.current, LABEL)}' | cpio -idm --quiet"
+    need_program("cpio")
+    subprocess.run(["sh", "-c", command], cwd=str(directory), check=True, timeout=60)
+    return directory
+
+
+def test_iso_is_iso9660_with_rock_ridge_and_joliet_named_after_label_and_uuid(packs: Packs) -> None:
+    need_program("isoinfo", "genisoimage")
+    told = run("isoinfo", "-d", "-i", packs.current.iso).stdout.decode()
+    assert f"Volume id: {LABEL}\n" in told and len(LABEL) <= 32
+    # ISO 9660 has no small letters here.
+    assert packs.current.release.uuid in told.lower()
+    assert "Rock Ridge signatures version 1 found" in told
+    assert "Joliet with UCS level 3 found" in told
+    assert os.path.getsize(packs.current.iso) < 40e6
+
+
+def test_iso_holds_what_xapi_looks_for_and_nothing_else(packs: Packs, tmp_path: Path) -> None:
+    need_program("isoinfo", "genisoimage")
+    names = run("isoinfo", "-f", "-R", "-i", packs.current.iso).stdout.decode().split("\n")
+    names = [name for name in names if name]
+    rest = {re.sub(r"/[0-9a-f]{64}-", "/", name) for name in names}
+    version = packs.current.release.version
+    assert rest == {
+        "/update.xml", "/update.xml.asc", "/repodata", "/repodata/repomd.xml", "/repodata/repomd.xml.asc",
+        "/repodata/primary.xml.gz", "/repodata/filelists.xml.gz", "/repodata/other.xml.gz", "/repodata/comps.xml",
+        "/repodata/comps.xml.gz", "/Packages",
+        f"/Packages/xscontainer-{version}-1.x86_64.rpm", f"/Packages/xscontainer-guest-templates-{version}-1.noarch.rpm",
+        f"/Packages/control-xscontainer-{version}-1.noarch.rpm", f"/Packages/update-xscontainer-{version}-1.noarch.rpm",
+    }
+    run("xorriso", "-osirrox", "on", "-indev", packs.current.iso, "-extract", "/", str(tmp_path / "out"), check=True)
+    for name in rest - {"/repodata", "/Packages"}:
+        if (tmp_path / "out" / name[1:]).exists():
+            assert (tmp_path / "out" / name[1:]).read_bytes() == Path(packs.current.tree, name[1:]).read_bytes()
+
+
+def test_repository_is_sha256_and_gzip_with_the_group_update(packs: Packs) -> None:
+    text = Path(packs.current.tree, "repodata", "repomd.xml").read_text()
+    assert set(re.findall(r'checksum type="(\w+)"', text)) == {"sha256"}
+    assert "zst" not in text and "primary.xml.gz" in text
+    (comps,) = Path(packs.current.tree, "repodata").glob("*-comps.xml")
+    groups = ElementTree.parse(str(comps)).findall("group")
+    assert [group.findtext("id") for group in groups] == ["update"]
+    assert [(item.get("type"), item.text) for item in groups[0].iter("packagereq")] == [("mandatory", "update-" + LABEL)]
+    (primary,) = Path(packs.current.tree, "repodata").glob("*-primary.xml.gz")
+    assert gzip.decompress(primary.read_bytes()).count(b"<package ") == len(ALL)
+
+
+def test_update_xml_keeps_xapis_rules(packs: Packs) -> None:
+    root = ElementTree.parse(os.path.join(packs.current.tree, "update.xml")).getroot()
+    assert root.tag == "update" and [child.tag for child in root] == ["name-description"]
+    assert root[0].text and not len(root[0])
+    label, version = root.get("name-label", ""), root.get("version", "")
+    assert re.match(r"[\w-]+\Z", label) and label.startswith("xscontainer")
+    assert version and "-" not in version
+    assert re.match(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z", root.get("uuid", ""))
+    assert root.get("control") == "control-" + label
+    assert os.path.isfile(os.path.join(os.path.dirname(packs.current.tree), root.get("key", "")))
+    sizes = [int(query(rpm_files(packs.current, name), "--qf", "%{SIZE}")) for name in PAYLOADS]
+    assert int(root.get("installation-size", "0")) == sum(sizes) > 10e6
+    assert root.get("after-apply-guidance") is None
+
+
+def test_the_uuid_is_kept_by_a_rebuild_and_new_for_a_version_or_target(packs: Packs) -> None:
+    assert packs.current.release.uuid == packs.again.release.uuid != packs.older.release.uuid
+    other = packs.current.release._replace(target=TARGETS["3.12"])
+    assert other.uuid != packs.current.release.uuid
+
+
+def test_helper_packages_provide_require_and_register(packs: Packs) -> None:
+    control, update = rpm_files(packs.current, "control-" + LABEL), rpm_files(packs.current, "update-" + LABEL)
+    assert "platform-version = 3.4.0" in query(control, "--requires")
+    assert query(control, "--list").strip() in ("", "(contains no files)")
+    assert query(update, "--list").strip() in ("", "(contains no files)")
+    assert packs.current.release.uuid in query(update, "--provides").split()
+    assert f"xscontainer >= 1:{__version__}-1" in query(update, "--requires")
+    text = Path(packs.current.tree, "update.xml").read_text().strip()
+    assert text in query(update, "--scripts")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_packages_suit_rpm_4_11(packs: Packs, name: str) -> None:
+    path = rpm_files(packs.current, name)
+    requires = query(path, "--requires")
+    assert {word for word in requires.split() if word.startswith("rpmlib(")} <= RPMLIB
+    assert query(path, "--qf", "%{PAYLOADCOMPRESSOR} %{PAYLOADFORMAT} %{FILEDIGESTALGO}").split()[:2] == ["xz", "cpio"]
+    scripts = query(path, "--scripts") + query(path, "--triggers")
+    assert "%" not in re.sub(r"%%", "", scripts), "a macro was left as text"
+    for weak in ("--recommends", "--suggests", "--supplements", "--enhances"):
+        assert query(path, weak).strip() == ""
+
+
+def test_every_package_is_signed_with_rsa_and_sha256(packs: Packs, tmp_path: Path) -> None:
+    run("rpmkeys", "--define", f"_dbpath {tmp_path}", "--import", packs.current.key, check=True)
+    for name in ALL:
+        path = str(rpm_files(packs.current, name))
+        done = run("rpmkeys", "--define", f"_dbpath {tmp_path}", "-Kv", path)
+        assert done.returncode == 0 and re.search(rb"RSA/SHA256 Signature, key ID \w+: OK", done.stdout), done.stdout
+
+
+def test_two_builds_differ_in_signatures_alone(packs: Packs) -> None:
+    for name in ALL:
+        one, two = (query(rpm_files(built, name), "--qf", "%{SHA256HEADER} %{PAYLOADDIGEST}")
+                    for built in (packs.current, packs.again))
+        assert one == two and len(one) > 100
+    for name in ("update.xml",):
+        one, two = (Path(built.tree, name).read_text() for built in (packs.current, packs.again))
+        assert one == two
+
+
+def test_files_outside_our_directories_are_few(packs: Packs) -> None:
+    files = query(rpm_files(packs.current, LABEL), "--list").split()
+    ours = ("/usr/lib/xscontainer", "/etc/xscontainer")
+    assert {name for name in files if not name.startswith(ours)} == ELSEWHERE
+
+
+def test_modes_and_kinds_of_files(packs: Packs) -> None:
+    told = query(rpm_files(packs.current, LABEL), "--qf", "[%{FILENAMES}|%{FILEMODES:octal}|%{FILEFLAGS}|"
+                                                          "%{FILEUSERNAME}|%{FILEGROUPNAME}\n]")
+    found: Dict[str, List[str]] = {line.split("|")[0]: line.split("|")[1:] for line in told.splitlines()}
+    for _, place, mode in PLACES:
+        assert int(found["/" + place][0], 8) & 0o7777 == mode, place
+    assert all(entry[2:] == ["root", "root"] for entry in found.values())
+    assert not [name for name, entry in found.items() if int(entry[0], 8) & 0o022 and not int(entry[0], 8) & 0o120000]
+    config_noreplace = 1 | 16
+    assert int(found["/etc/xscontainer/xscontainer.conf"][1]) & config_noreplace == config_noreplace
+    assert not [name for name in found if name.endswith(".pyc") or "/simulator" in name]
+
+
+def test_it_carries_exactly_the_pinned_libraries_for_an_old_c_library(packs: Packs, unpacked: Path) -> None:
+    private = unpacked / PRIVATE
+    bill = json.loads((private / "carried.cdx.json").read_text())
+    requirements = os.path.join(ROOT, "requirements", "pack-py36.txt")
+    pins = carried.pinned(requirements)
+    assert {item["name"]: item["version"] for item in bill["components"]} == pins
+    for item in bill["components"]:
+        assert item["hashes"][0]["content"] in Path(requirements).read_text()
+        licences = [entry["value"] for entry in item["properties"] if entry["name"] == "xscontainer:licence-file"]
+        assert licences and all((private / path).stat().st_size > 100 for path in licences)
+        assert item["licenses"][0]["expression"]
+    installed = {carried.canonical(re.split(r"-[0-9]", path.name)[0]) for path in private.glob("*.dist-info")}
+    assert installed == set(pins)
+    newest = max(tuple(int(part) for part in found.split(b"."))
+                 for library in private.rglob("*.so*") for found in re.findall(rb"GLIBC_([0-9.]+)\0", library.read_bytes()))
+    assert newest <= (2, 17)
+
+
+def test_what_is_carried_is_what_the_tests_run_with() -> None:
+    def runtime(name: str) -> Set[str]:
+        text = Path(ROOT, "requirements", name).read_text()
+        return {line.lower() for line in text.split("# tests")[0].splitlines() if "==" in line}
+
+    for pack, tested in (("pack-py36.txt", "py36.txt"), ("pack-current.txt", "current.txt")):
+        pins = carried.pinned(os.path.join(ROOT, "requirements", pack))
+        assert {f"{name}=={version}" for name, version in pins.items()} == {
+            carried.canonical(line.split("==")[0]) + "==" + line.split("==")[1] for line in runtime(tested)}
+
+
+def test_a_wheel_with_another_hash_is_refused(tmp_path: Path) -> None:
+    requirements = tmp_path / "wrong.txt"
+    requirements.write_text("idna==3.10 \\\n    --hash=sha256:" + hashlib.sha256(b"").hexdigest() + "\n")
+    with pytest.raises(Exception, match="(?i)hash"):
+        carried.fetch(str(requirements), TARGETS["3.6"], str(tmp_path / "wheels"))
+
+
+def test_systemd_accepts_the_unit(unpacked: Path) -> None:
+    need_program("systemd-analyze", "systemd")
+    unit = unpacked / "usr/lib/systemd/system/xscontainer-monitor.service"
+    text = unit.read_text()
+    plain = unpacked / "xscontainer-monitor.service"
+    # Only the program is not on this machine.
+    plain.write_text(text.replace("/usr/sbin/xscontainer-monitor", "/bin/true"))
+    done = run("systemd-analyze", "verify", "--man=no", str(plain))
+    plain.unlink()
+    # These are systemd 219's names, which newer ones still read.
+    wrong = [line for line in done.stdout.decode().splitlines()
+             if plain.name in line and not re.search("Unit uses (CPUShares|MemoryLimit)=", line)]
+    assert done.returncode == 0 and not wrong, done.stdout
+    for line in ("PartOf=toolstack.target", "Type=notify", "RuntimeDirectoryMode=0700", "ExecStart=/usr/sbin/xscontainer-monitor"):
+        assert line in text.splitlines()
+    # Newer than systemd 219.
+    assert not re.search(r"(?m)^(MemoryMax|MemoryHigh|CPUWeight|ProtectSystem=strict|StateDirectory|LogsDirectory|"
+                         r"StartLimitIntervalSec|StandardError=append)", text)
+
+
+def test_bugtool_files_are_xml_and_collect_no_secrets(unpacked: Path) -> None:
+    need_program("xmllint", "libxml2-utils")
+    bugtool = unpacked / "etc/xensource/bugtool"
+    for path in ("xscontainer.xml", "xscontainer/stuff.xml"):
+        assert run("xmllint", "--noout", str(bugtool / path)).returncode == 0
+    capability = ElementTree.parse(str(bugtool / "xscontainer.xml")).getroot()
+    assert capability.tag == "capability" and {"pii", "max_size", "mime", "checked"} <= set(capability.keys())
+    collect = ElementTree.parse(str(bugtool / "xscontainer" / "stuff.xml")).getroot()
+    assert collect.tag == "collect"
+    assert (collect.findtext("files") or "").split() == [
+        "/var/log/xscontainer.log", "/var/log/xscontainer.log.1.gz", "/etc/xscontainer/xscontainer.conf",
+        "/usr/lib/xscontainer/carried.cdx.json"]
+    assert not re.search("secret|private", (bugtool / "xscontainer" / "stuff.xml").read_text())
+
+
+def test_logrotate_accepts_the_stanza(unpacked: Path, tmp_path: Path) -> None:
+    program = need_program("logrotate")
+    stanza = tmp_path / "stanza"
+    stanza.write_text((unpacked / "etc/logrotate.d/xscontainer").read_text())
+    stanza.chmod(0o644)
+    done = run(program, "-d", "-s", str(tmp_path / "state"), str(stanza))
+    assert done.returncode == 0 and b"error" not in done.stdout.lower(), done.stdout
+    log = re.search(r"(?m)^log_file = (.*)$", (unpacked / "etc/xscontainer/xscontainer.conf").read_text())
+    assert log and log.group(1) in stanza.read_text()
+
+
+# rpmlint knows a distribution's rules. These are not ours: (code, why)
+LINT_MEANT = {
+    "unknown-key": "the key is thrown away",
+    "no-packager-tag": "it would name whoever builds",
+    "no-changelogname-tag": "CHANGELOG.md is the one",
+    "logrotate-log-dir-not-packaged": "/var/log is dom0's",
+    "missing-dependency-to-logrotate": "every dom0 has it, and without it nothing breaks",
+    "non-executable-script": "carried libraries are left as their wheels have them",
+}
+
+
+def test_rpmlint_finds_no_error_but_those_that_are_meant(packs: Packs) -> None:
+    need_program("rpmlint")
+    done = run("rpmlint", *[str(rpm_files(packs.current, name)) for name in ALL])
+    errors = [line for line in done.stdout.decode().splitlines()
+              if ": E: " in line and line.split(": E: ")[1].split()[0] not in LINT_MEANT]
+    assert b"4 packages" in done.stdout and not errors, "\n".join(errors) or done.stdout
+
+
+def gpg_status(home: str, path: str, signature: str) -> str:
+    """As XAPI asks gpg."""
+    done = subprocess.run(["gpg", "--homedir", home, "--no-default-keyring", "--keyring", "pubring.gpg", "--status-fd", "1",
+                           "--verify", signature, path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60)
+    return done.stdout.decode()
+
+
+def trusted(status: str) -> bool:
+    return "[GNUPG:] GOODSIG" in status and "[GNUPG:] TRUST_ULTIMATE" in status
+
+
+def import_key(home: str, key: str, trust: bool) -> None:
+    environ = environment(0, {"GNUPGHOME": home})
+    subprocess.run(["gpg", "--batch", "-q", "--no-default-keyring", "--keyring", "pubring.gpg", "--import", key],
+                   env=environ, check=True, timeout=60)
+    listed = subprocess.run(["gpg", "--batch", "--with-colons", "--no-default-keyring", "--keyring", "pubring.gpg",
+                             "--fingerprint"], env=environ, stdout=subprocess.PIPE, check=True, timeout=60)
+    if trust:
+        fingerprint = re.findall(r"(?m)^fpr:+([0-9A-F]{40}):", listed.stdout.decode())[0]
+        subprocess.run(["gpg", "--batch", "-q", "--import-ownertrust"], env=environ, check=True, timeout=60,
+                       input=f"{fingerprint}:6:\n".encode())
+
+
+@pytest.mark.parametrize("name", ["update.xml", "repodata/repomd.xml"])
+def test_xapis_rule_for_signatures_good_tampered_untrusted(packs: Packs, tmp_path: Path, name: str) -> None:
+    path = os.path.join(packs.current.tree, name)
+    tampered = tmp_path / "tampered"
+    tampered.write_bytes(Path(path).read_bytes().replace(b"</", b" </", 1))
+    with signing.keyring() as home:
+        assert not trusted(gpg_status(home, path, path + ".asc")), "nobody knows the key"
+        import_key(home, packs.current.key, trust=False)
+        status = gpg_status(home, path, path + ".asc")
+        assert "GOODSIG" in status and not trusted(status)
+        import_key(home, packs.current.key, trust=True)
+        assert trusted(gpg_status(home, path, path + ".asc"))
+        assert not trusted(gpg_status(home, str(tampered), path + ".asc"))
+
+
+def test_xapis_rule_for_signatures_expired(packs: Packs, tmp_path: Path) -> None:
+    path = tmp_path / "update.xml"
+    path.write_text("<update/>")
+    with signing.keyring() as home:
+        signing.generate(home, expire="seconds=1000")
+        # Signed within its life; verified after it.
+        signer = signing.Signer(home, "xscontainer", "KEY")
+        signer.sign_file(str(path))
+        key = signer.export(str(tmp_path))
+        with signing.keyring() as other:
+            import_key(other, key, trust=True)
+            assert trusted(gpg_status(other, str(path), f"{path}.asc"))
+            done = subprocess.run(
+                ["gpg", "--homedir", other, "--no-default-keyring", "--keyring", "pubring.gpg", "--status-fd", "1",
+                 "--faked-system-time", "20990101T000000", "--verify", f"{path}.asc", str(path)],
+                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60)
+            assert b"EXPKEYSIG" in done.stdout and not trusted(done.stdout.decode())
+
+
+def test_a_key_that_hosts_cannot_use_is_refused(tmp_path: Path, capsys: "pytest.CaptureFixture[str]") -> None:
+    with signing.keyring() as home:
+        signing.generate(home, expire="1y")
+        exported = subprocess.run(["gpg", "--batch", "--armor", "--export-secret-keys"],
+                                  env=environment(0, {"GNUPGHOME": home}), stdout=subprocess.PIPE, check=True, timeout=60)
+    key = tmp_path / "secret.asc"
+    key.write_bytes(exported.stdout)
+    assert main(["--sign-key", str(key), "--output", str(tmp_path / "out")]) == 1
+    assert "expires" in capsys.readouterr().err
+    assert main(["--version", "1-2", "--output", str(tmp_path / "out")]) == 1
+
+
+def test_the_public_key_is_plain(packs: Packs) -> None:
+    done = run("gpg", "--homedir", packs.home, "--with-colons", "--show-keys", packs.current.key)
+    lines = [line.split(":") for line in done.stdout.decode().splitlines()]
+    (public,) = [line for line in lines if line[0] == "pub"]
+    assert public[3] == "1" and int(public[2]) >= 2048 and public[6] == ""
+    assert not [line for line in lines if line[0] == "sub"]
+    assert Path(packs.current.key).name.startswith("RPM-GPG-KEY-")
+    assert OLDER < __version__

@@ -174,6 +174,13 @@ def test_an_interrupted_start_leaves_nothing(place: str, sentence: str) -> None:
             here.wait(lambda: False)
 
 
+def test_an_interrupt_is_noticed_when_nothing_is_to_be_waited_for(place: str) -> None:
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(Interrupted):
+        world(place, stop=stop).wait(lambda: True)
+
+
 # --- the demo ----------------------------------------------------------------
 
 

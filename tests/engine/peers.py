@@ -246,7 +246,11 @@ class Sshd:
     def stop(self) -> None:
         """End it and its sessions."""
         if self._process is not None:
-            sessions = self.children()
+            # What is stopped forks no more; a session of another user than root does right after its login.
+            sessions: List[int] = []
+            while len(sessions) < len(self.children()):
+                sessions = self.children()
+                self._signal(sessions, signal.SIGSTOP)
             self._process.terminate()
             self._process.wait(10)
             self._process = None

@@ -282,12 +282,14 @@ class World:
         :raises SimulatorError: it did not come about in time. Interrupted: the world's ``stop`` is set.
         """
         begun = time.monotonic()
-        while not condition():
+        while True:
+            # First: a wait for what is so already is no reason to go on.
             self._check()
+            if condition():
+                return time.monotonic() - begun
             if time.monotonic() - begun > timeout:
                 raise SimulatorError(f"{what} did not come about in {timeout:g} s\n{self.diagnosis()}")
             time.sleep(TICK)
-        return time.monotonic() - begun
 
     def wait_published(
         self, name: str, predicate: Callable[[Dict[str, Container]], Any] = lambda containers: True,

@@ -77,7 +77,8 @@ def test_iso_holds_what_xapi_looks_for_and_nothing_else(packs: Packs, tmp_path: 
         "/update.xml", "/update.xml.asc", "/repodata", "/repodata/repomd.xml", "/repodata/repomd.xml.asc",
         "/repodata/primary.xml.gz", "/repodata/filelists.xml.gz", "/repodata/other.xml.gz", "/repodata/comps.xml",
         "/repodata/comps.xml.gz", "/Packages",
-        f"/Packages/xscontainer-{version}-1.x86_64.rpm", f"/Packages/xscontainer-guest-templates-{version}-1.noarch.rpm",
+        f"/Packages/xscontainer-{version}-1.x86_64.rpm",
+        f"/Packages/xscontainer-guest-templates-{version}-1.noarch.rpm",
         f"/Packages/control-xscontainer-{version}-1.noarch.rpm", f"/Packages/update-xscontainer-{version}-1.noarch.rpm",
     }
     run("xorriso", "-osirrox", "on", "-indev", packs.current.iso, "-extract", "/", str(tmp_path / "out"), check=True)
@@ -93,7 +94,8 @@ def test_repository_is_sha256_and_gzip_with_the_group_update(packs: Packs) -> No
     (comps,) = Path(packs.current.tree, "repodata").glob("*-comps.xml")
     groups = ElementTree.parse(str(comps)).findall("group")
     assert [group.findtext("id") for group in groups] == ["update"]
-    assert [(item.get("type"), item.text) for item in groups[0].iter("packagereq")] == [("mandatory", "update-" + LABEL)]
+    required = [(item.get("type"), item.text) for item in groups[0].iter("packagereq")]
+    assert required == [("mandatory", "update-" + LABEL)]
     (primary,) = Path(packs.current.tree, "repodata").glob("*-primary.xml.gz")
     assert gzip.decompress(primary.read_bytes()).count(b"<package ") == len(ALL)
 
@@ -193,7 +195,8 @@ def test_it_carries_exactly_the_pinned_libraries_for_an_old_c_library(packs: Pac
     installed = {carried.canonical(re.split(r"-[0-9]", path.name)[0]) for path in private.glob("*.dist-info")}
     assert installed == set(pins)
     newest = max(tuple(int(part) for part in found.split(b"."))
-                 for library in private.rglob("*.so*") for found in re.findall(rb"GLIBC_([0-9.]+)\0", library.read_bytes()))
+                 for library in private.rglob("*.so*")
+                 for found in re.findall(rb"GLIBC_([0-9.]+)\0", library.read_bytes()))
     assert newest <= (2, 17)
 
 
@@ -228,7 +231,8 @@ def test_systemd_accepts_the_unit(unpacked: Path) -> None:
     wrong = [line for line in done.stdout.decode().splitlines()
              if plain.name in line and not re.search("Unit uses (CPUShares|MemoryLimit)=", line)]
     assert done.returncode == 0 and not wrong, done.stdout
-    for line in ("PartOf=toolstack.target", "Type=notify", "RuntimeDirectoryMode=0700", "ExecStart=/usr/sbin/xscontainer-monitor"):
+    for line in ("PartOf=toolstack.target", "Type=notify", "RuntimeDirectoryMode=0700",
+                 "ExecStart=/usr/sbin/xscontainer-monitor"):
         assert line in text.splitlines()
     # Newer than systemd 219.
     assert not re.search(r"(?m)^(MemoryMax|MemoryHigh|CPUWeight|ProtectSystem=strict|StateDirectory|LogsDirectory|"
@@ -282,8 +286,8 @@ def test_rpmlint_finds_no_error_but_those_that_are_meant(packs: Packs) -> None:
 
 def gpg_status(home: str, path: str, signature: str) -> str:
     """As XAPI asks gpg."""
-    done = subprocess.run(["gpg", "--homedir", home, "--no-default-keyring", "--keyring", "pubring.gpg", "--status-fd", "1",
-                           "--verify", signature, path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60)
+    done = subprocess.run(["gpg", "--homedir", home, "--no-default-keyring", "--keyring", "pubring.gpg",
+                           "--status-fd", "1", "--verify", signature, path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60)
     return done.stdout.decode()
 
 
@@ -341,7 +345,8 @@ def test_a_key_that_hosts_cannot_use_is_refused(tmp_path: Path, capsys: "pytest.
     with signing.keyring() as home:
         signing.generate(home, expire="1y")
         exported = subprocess.run(["gpg", "--batch", "--armor", "--export-secret-keys"],
-                                  env=environment(0, {"GNUPGHOME": home}), stdout=subprocess.PIPE, check=True, timeout=60)
+                                  env=environment(0, {"GNUPGHOME": home}), stdout=subprocess.PIPE, check=True,
+                                  timeout=60)
     key = tmp_path / "secret.asc"
     key.write_bytes(exported.stdout)
     assert main(["--sign-key", str(key), "--output", str(tmp_path / "out")]) == 1

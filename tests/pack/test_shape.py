@@ -287,7 +287,8 @@ def test_rpmlint_finds_no_error_but_those_that_are_meant(packs: Packs) -> None:
 def gpg_status(home: str, path: str, signature: str) -> str:
     """As XAPI asks gpg."""
     done = subprocess.run(["gpg", "--homedir", home, "--no-default-keyring", "--keyring", "pubring.gpg",
-                           "--status-fd", "1", "--verify", signature, path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60)
+                           "--status-fd", "1", "--verify", signature, path],
+                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60)
     return done.stdout.decode()
 
 

@@ -20,6 +20,7 @@ from rpm.pack.tools import environment
 from tests.need import need_program
 from tests.pack.conftest import OLDER, Packs, rpm_files, run
 from xscontainer import __version__
+from xscontainer.daemon import ENVIRONMENT
 
 pytestmark = [pytest.mark.real, pytest.mark.limit(300)]
 
@@ -232,7 +233,8 @@ def test_systemd_accepts_the_unit(unpacked: Path) -> None:
              if plain.name in line and not re.search("Unit uses (CPUShares|MemoryLimit)=", line)]
     assert done.returncode == 0 and not wrong, done.stdout
     for line in ("PartOf=toolstack.target", "Type=notify", "RuntimeDirectoryMode=0700",
-                 "ExecStart=/usr/sbin/xscontainer-monitor"):
+                 "ExecStart=/usr/sbin/xscontainer-monitor",
+                 "Environment=" + " ".join(f"{name}={value}" for name, value in ENVIRONMENT.items())):
         assert line in text.splitlines()
     # Newer than systemd 219.
     assert not re.search(r"(?m)^(MemoryMax|MemoryHigh|CPUWeight|ProtectSystem=strict|StateDirectory|LogsDirectory|"

@@ -1,0 +1,233 @@
+"""A pack in a dom0 that has nothing: installed, run, upgraded, removed, refused."""
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+import time
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+
+from rpm.pack.release import LABEL
+from tests.pack.conftest import OLDER, Packs
+from tests.pack.dom0 import Dom0, build_rpm
+from tests.waiting import until
+from xscontainer import __version__, keys
+from xscontainer.simulator.world import ContainerSpec, GuestSpec, World
+
+pytestmark = [pytest.mark.real, pytest.mark.limit(300)]
+UNIT = "xscontainer-monitor.service"
+CONTAINERS = (ContainerSpec("hadoop"), ContainerSpec("tomcat", state="paused"))
+
+
+@pytest.fixture
+def dom0(python36: str) -> Iterator[Dom0]:
+    with Dom0(python36) as made:
+        yield made
+
+
+@pytest.fixture
+def world(dom0: Dom0) -> Iterator[World]:
+    """A pool of one host, whose dom0 is ``dom0``."""
+    with World(str(dom0.root / "w"), hosts=1, guests=[GuestSpec("classic", CONTAINERS)], daemons=False,
+               engine="embedded") as made:
+        host = made.pool.hosts[0]
+        inside = "/" + os.path.relpath(host.socket_path, str(dom0.root))
+        dom0.path("var/lib/xcp/xapi").symlink_to(inside)
+        shutil.copy(host.inventory_path, str(dom0.path("etc/xensource-inventory")))
+        dom0.path("etc/xscontainer").mkdir()
+        # An admin's settings from before the package: guests of a simulated pool are at loopback addresses.
+        dom0.path("etc/xscontainer/xscontainer.conf").write_text(
+            "[daemon]\nlog_file = /var/log/xscontainer.log\n[address]\nallow_loopback = yes\n")
+        plugin = Path(host.plugin_dir, LABEL)
+        plugin.write_text(f'#!/bin/sh\nexec chroot {dom0.root} /etc/xapi.d/plugins/{LABEL} "$@"\n')
+        dom0.path("xapi-is-active").touch()
+        yield made
+        dom0.stop_monitor()
+
+
+def test_life_of_a_pack_on_a_booted_host(dom0: Dom0, world: World, packs: Packs) -> None:
+    older, current = packs.older, packs.current
+    uuid = current.release.uuid
+
+    # Installed: the service starts by itself and publishes.
+    begun = time.monotonic()
+    dom0.precheck(older.tree, older.key)
+    dom0.apply(older.tree, older.key)
+    installed = time.monotonic() - begun
+    assert dom0.systemctl() == [f"preset {UNIT}", "daemon-reload", f"--no-block start {UNIT}"]
+    listed = world.wait_published("classic", lambda found: len(found) == 2)
+    print(f"installed after {installed:.1f} s, published after {time.monotonic() - begun:.1f} s")
+    assert listed["tomcat"].status == "Up (Paused)"
+    assert dom0.installed() == [f"{name} {OLDER}" for name in (
+        "control-xscontainer", "update-xscontainer", "xscontainer", "xscontainer-guest-templates")]
+    stamp = dom0.path("var/update/applied/" + older.release.uuid)
+    assert stamp.read_text() == Path(older.tree, "update.xml").read_text()
+    assert "allow_loopback" in dom0.path("etc/xscontainer/xscontainer.conf").read_text()
+
+    # Upgraded: settings and what is published stay, the new release runs.
+    list_before, pid = world.vm("classic").other_config[keys.PS], dom0.monitor_pid()
+    dom0.apply(current.tree, current.key)
+    assert dom0.systemctl() == ["daemon-reload", "daemon-reload", f"--no-block try-restart {UNIT}"]
+    until(lambda: dom0.monitor_pid() not in (0, pid), "the monitor was not restarted")
+    assert f"xscontainer {__version__}" in dom0.installed()
+    assert dom0.path("var/update/applied/" + uuid).exists()
+    assert world.vm("classic").other_config[keys.PS] == list_before
+    assert "allow_loopback" in dom0.path("etc/xscontainer/xscontainer.conf").read_text()
+    assert dom0.run("/usr/bin/xscontainer", "--version").stdout.decode().strip() == __version__
+    until(lambda: world.call(0, "start", vmuuid=world.vm("classic").uuid, container="hadoop") == "True")
+
+    # Removed: nothing of it is left, and no list that nobody keeps true; what the admin set stays.
+    output = dom0.remove()
+    assert "secret-destroy" in output
+    assert dom0.systemctl()[:2] == [f"--no-reload disable {UNIT}", f"stop {UNIT}"]
+    assert not dom0.monitor_pid()
+    config = world.vm("classic").other_config
+    assert not set(keys.PUBLISHED) & set(config)
+    assert config[keys.MONITOR] == "True" and keys.HOST_KEY in config
+    # Of what the admin wrote RPM takes care: it was there before the package.
+    left = {path.name for path in dom0.root.rglob("*xscontainer*")
+            if "/w/" not in str(path) and "/site-packages/" not in str(path)}
+    assert left <= {LABEL, "xscontainer.conf", "xscontainer.conf.rpmsave", "xscontainer.conf.rpmnew"}
+    assert not any(dom0.path(name).exists() for name in ("usr/lib/xscontainer", "usr/bin/xscontainer",
+                                                         "etc/xapi.d/plugins/xscontainer", "var/log/xscontainer.log"))
+    assert dom0.installed() == []
+
+    # And again, with the settings that RPM has put aside.
+    saved = dom0.path("etc/xscontainer/xscontainer.conf.rpmsave")
+    saved.rename(saved.with_suffix(""))
+    dom0.apply(current.tree, current.key)
+    world.wait_published("classic", lambda found: len(found) == 2)
+
+
+def test_the_programs_run_with_nothing_but_what_the_pack_brought(dom0: Dom0, world: World, packs: Packs) -> None:
+    dom0.apply(packs.current.tree, packs.current.key)
+    world.wait_published("classic", lambda found: len(found) == 2)
+    needed = dom0.copy_libraries(list(dom0.path("usr/lib/xscontainer").rglob("*.so")))
+    assert {re.sub(r"[.-].*", "", name) for name in needed} <= {"libc", "libm", "libdl", "librt", "libpthread",
+                                                              "libgcc_s", "libutil", "ld", "libffi"}
+    vm = world.vm("classic").uuid
+    # With the daemon, then without it: in the plugin's own process, all libraries are imported there.
+    assert world.call(0, "get_inspect", vmuuid=vm, object="hadoop").startswith("True<?xml")
+    world.call(0, "unpause", vmuuid=vm, container="tomcat")
+    world.wait_published("classic", lambda found: found["tomcat"].status == "Up")
+    dom0.stop_monitor()
+    assert world.call(0, "pause", vmuuid=vm, container="tomcat") == "True"
+    assert world.call(0, "get_top", vmuuid=vm, object="hadoop").startswith("True<?xml")
+    listed = dom0.run("/usr/bin/xscontainer", "list")
+    assert listed.returncode == 0 and b"hadoop" in listed.stdout, listed.stderr
+    assert not dom0.path("decoys").exists(), dom0.path("decoys").read_text()
+    assert "Traceback" not in dom0.path("var/log/xscontainer.log").read_text()
+    # And dom0's Python sees none of ours.
+    seen = dom0.run("/usr/bin/python3", "-c", "import importlib.util as u, sys; print(sys.path, u.find_spec('nacl'))")
+    assert b"/usr/lib/xscontainer" not in seen.stdout and b"None" in seen.stdout
+
+
+def test_bytecode_is_compiled_once_for_the_interpreter_there(dom0: Dom0, packs: Packs) -> None:
+    dom0.apply(packs.current.tree, packs.current.key)
+    compiled = list(dom0.path("usr/lib/xscontainer").rglob("*.cpython-36.pyc"))
+    sources = list(dom0.path("usr/lib/xscontainer").rglob("*.py"))
+    assert len(compiled) == len(sources) > 300
+    # Shipped settings where there were none.
+    conf = dom0.path("etc/xscontainer/xscontainer.conf")
+    assert "log_file = /var/log/xscontainer.log\n" in conf.read_text()
+    assert stat.S_IMODE(conf.stat().st_mode) == 0o644
+    loaded = dom0.run("/usr/bin/python3", "-IS", "-c", "import sys; sys.path.insert(0, '/usr/lib/xscontainer')\n"
+                                                       "from xscontainer import settings; print(settings.load())")
+    assert b"warnings=[]" in loaded.stdout, loaded.stdout + loaded.stderr
+
+
+def test_in_an_installers_root_the_service_is_enabled_and_not_started(dom0: Dom0, packs: Packs) -> None:
+    dom0.precheck(packs.current.tree, packs.current.key)
+    dom0.apply(packs.current.tree, packs.current.key)
+    assert dom0.systemctl() == [f"preset {UNIT}", "daemon-reload"]
+    assert dom0.path("enabled").exists() and not dom0.monitor_pid()
+    dom0.remove()
+    assert not dom0.path("enabled").exists()
+
+
+ORIGINAL = """
+Name: xscontainer
+Version: 9.9.9
+Release: 1
+Summary: another package of the name
+License: none
+BuildArch: noarch
+AutoReqProv: no
+%description
+%files
+/etc/xapi.d/plugins/xscontainer
+/usr/lib/python2.7
+/usr/lib/systemd/system/xscontainer-monitor.service
+%preun
+if [ $1 -eq 0 ]; then systemctl stop xscontainer-monitor.service; fi
+"""
+
+
+def test_it_replaces_another_package_of_its_name(dom0: Dom0, packs: Packs, tmp_path: Path) -> None:
+    stage = tmp_path / "stage"
+    for name in ("etc/xapi.d/plugins/xscontainer", "usr/lib/python2.7/site-packages/xscontainer/api.py",
+                 f"usr/lib/systemd/system/{UNIT}"):
+        (stage / name).parent.mkdir(parents=True, exist_ok=True)
+        (stage / name).write_text("theirs\n")
+    repository = tmp_path / "repo"
+    repository.mkdir()
+    build_rpm(ORIGINAL, stage, repository)
+    subprocess.run(["createrepo_c", "-q", str(repository)], check=True, timeout=60)
+    dom0.dnf("install", "xscontainer", conf=f"[main]\nreposdir=/dev/null\n[o]\nname=o\nbaseurl=file://{repository}\n"
+                                            "gpgcheck=0\n")
+    assert dom0.installed() == ["xscontainer 9.9.9"]
+    dom0.path("run").mkdir(exist_ok=True)
+    dom0.precheck(packs.current.tree, packs.current.key)
+    dom0.apply(packs.current.tree, packs.current.key)
+    assert f"xscontainer {__version__}" in dom0.installed()
+    assert not dom0.path("usr/lib/python2.7").exists()
+    assert "theirs" not in dom0.path(f"usr/lib/systemd/system/{UNIT}").read_text()
+    assert "theirs" not in dom0.path("etc/xapi.d/plugins/xscontainer").read_text()
+    assert dom0.systemctl()[-1] == f"--no-block try-restart {UNIT}"
+
+
+def test_a_host_of_another_platform_fails_the_precheck(packs: Packs) -> None:
+    with Dom0(None, platform_version="3.2.1") as other:
+        assert "platform-version = 3.4.0" in other.precheck(packs.current.tree, packs.current.key, check=False)
+        assert other.installed() == []
+
+
+@pytest.fixture
+def changed(packs: Packs, tmp_path: Path) -> Path:
+    """A copy of the pack's tree to spoil."""
+    copy = tmp_path / "tree"
+    shutil.copytree(packs.current.tree, str(copy))
+    return copy
+
+
+def test_what_is_not_signed_as_it_should_be_is_refused(packs: Packs, changed: Path) -> None:
+    repomd, signature = changed / "repodata/repomd.xml", changed / "repodata/repomd.xml.asc"
+    good, signed = repomd.read_bytes(), signature.read_bytes()
+    with Dom0(None) as host:
+        repomd.write_bytes(good.replace(b"</repomd>", b" </repomd>"))
+        host.precheck(str(changed), packs.current.key, check=False)
+        repomd.write_bytes(good)
+        signature.unlink()
+        host.precheck(str(changed), packs.current.key, check=False)
+        signature.write_bytes(signed)
+        assert host.installed() == []
+        host.precheck(str(changed), packs.current.key)
+        assert host.installed() != []
+
+
+def test_a_package_without_signature_is_refused(packs: Packs, changed: Path) -> None:
+    (control,) = (changed / "Packages").glob("control-*.rpm")
+    subprocess.run(["rpmsign", "--delsign", str(control)], check=True, stdout=subprocess.DEVNULL, timeout=60)
+    subprocess.run(["createrepo_c", "-q", "--general-compress-type", "gz", str(changed)], check=True, timeout=60)
+    repomd = str(changed / "repodata/repomd.xml")
+    # The repository is as its signature says; only the package is not signed.
+    subprocess.run(["gpg", "--homedir", packs.home, "--batch", "--yes", "--armor", "--detach-sign", repomd],
+                   check=True, stderr=subprocess.DEVNULL, timeout=60)
+    subprocess.run(["gpgconf", "--homedir", packs.home, "--kill", "all"], check=True, timeout=60)
+    with Dom0(None) as host:
+        assert re.search("(?i)not signed|gpg check failed", host.precheck(str(changed), packs.current.key, check=False))
+        assert host.installed() == []

@@ -12,7 +12,7 @@ from typing import Dict, List, Set
 
 import pytest
 
-from rpm.pack import carried, release, signing
+from rpm.pack import carried, medium, release, signing
 from rpm.pack.__main__ import main
 from rpm.pack.payload import PLACES, PRIVATE, ROOT
 from rpm.pack.release import LABEL, TARGETS
@@ -161,6 +161,11 @@ def test_two_builds_differ_in_signatures_alone(packs: Packs) -> None:
     for name in ("update.xml",):
         one, two = (Path(built.tree, name).read_text() for built in (packs.current, packs.again))
         assert one == two
+
+
+def test_the_iso_of_one_tree_is_always_the_same(packs: Packs, tmp_path: Path) -> None:
+    medium.make_iso(packs.current.tree, str(tmp_path / "again.iso"), packs.current.release)
+    assert (tmp_path / "again.iso").read_bytes() == Path(packs.current.iso).read_bytes()
 
 
 def test_files_outside_our_directories_are_few(packs: Packs) -> None:

@@ -280,6 +280,7 @@ LINT_MEANT = {
     "logrotate-log-dir-not-packaged": "/var/log is dom0's",
     "missing-dependency-to-logrotate": "every dom0 has it, and without it nothing breaks",
     "non-executable-script": "carried libraries are left as their wheels have them",
+    "explicit-lib-dependency": "nothing is looked for in carried libraries, so what they are linked with is named",
 }
 
 

@@ -5,8 +5,10 @@ gnupg 2.0 in dom0 and XAPI ask for a plain key: RSA, for signing only, without s
 
 import contextlib
 import os
+import re
 import subprocess
 import tempfile
+import time
 from typing import Dict, Iterator, List, NamedTuple, Optional
 
 from rpm.pack.tools import BuildError, environment, run
@@ -15,6 +17,7 @@ from tests.setup import parts
 THROW_AWAY = "RPM-GPG-KEY-xscontainer-throwaway"
 RELEASE_KEY = "RPM-GPG-KEY-xscontainer"
 LEAST_BITS = 2048
+AGENT_SECONDS = 10.0
 _PARAMETERS = """%no-protection
 Key-Type: RSA
 Key-Length: 3072
@@ -80,8 +83,30 @@ def keyring() -> "Iterator[str]":
         try:
             yield home
         finally:
-            command = ["gpgconf", "--homedir", home, "--kill", "all"]
-            subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=30)
+            end_agent(home)
+
+
+def end_agent(home: str) -> None:
+    """gpg leaves an agent behind that nobody asked for; when this returns it has ended."""
+    command = ["gpg-connect-agent", "--homedir", home, "--no-autostart", "GETINFO pid", "/bye"]
+    told = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=30).stdout
+    found = re.search(rb"(?m)^D ([0-9]+)$", told)
+    if not found:
+        return
+    subprocess.run(["gpgconf", "--homedir", home, "--kill", "gpg-agent"], stdout=subprocess.DEVNULL,
+                   stderr=subprocess.DEVNULL, timeout=30)
+    deadline = time.monotonic() + AGENT_SECONDS
+    while _runs(found.group(1).decode()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def _runs(pid: str) -> bool:
+    """Also one that ended and that nobody has waited for does not."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            return stat.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except OSError:
+        return False
 
 
 def generate(home: str, expire: str = "0") -> None:

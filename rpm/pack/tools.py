@@ -10,6 +10,7 @@ from tests.setup import parts
 # What Debian calls the packages; the names are those of Debian 12.
 NEEDED = [
     ("rpmbuild", "rpm"), ("rpmsign", "rpm"), ("createrepo_c", "createrepo-c"), ("xorriso", "xorriso"), ("gpg", "gnupg"),
+    ("gpg-connect-agent", "gnupg"),
 ]
 SECONDS = 600.0
 _KEPT = ("PATH", "TMPDIR", "HOME", "GNUPGHOME", "XSCONTAINER_TEST_RUN", "GPG_TTY")

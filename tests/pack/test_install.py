@@ -11,6 +11,7 @@ from typing import Iterator
 
 import pytest
 
+from rpm.pack import signing
 from rpm.pack.release import LABEL
 from tests.pack.conftest import OLDER, Packs
 from tests.pack.dom0 import Dom0, build_rpm
@@ -227,7 +228,7 @@ def test_a_package_without_signature_is_refused(packs: Packs, changed: Path) -> 
     # The repository is as its signature says; only the package is not signed.
     subprocess.run(["gpg", "--homedir", packs.home, "--batch", "--yes", "--armor", "--detach-sign", repomd],
                    check=True, stderr=subprocess.DEVNULL, timeout=60)
-    subprocess.run(["gpgconf", "--homedir", packs.home, "--kill", "all"], check=True, timeout=60)
+    signing.end_agent(packs.home)
     with Dom0(None) as host:
         assert re.search("(?i)not signed|gpg check failed", host.precheck(str(changed), packs.current.key, check=False))
         assert host.installed() == []

@@ -15,8 +15,8 @@ from rpm.pack.tools import BuildError, pip_download
 SPDX = {
     "bcrypt": "Apache-2.0", "certifi": "MPL-2.0", "cffi": "MIT", "charset-normalizer": "MIT",
     "cryptography": "(Apache-2.0 OR BSD-3-Clause) AND PSF-2.0", "docker": "Apache-2.0", "idna": "BSD-3-Clause",
-    "invoke": "BSD-2-Clause", "paramiko": "LGPL-2.1-or-later", "pycparser": "BSD-3-Clause", "pynacl": "Apache-2.0",
-    "requests": "Apache-2.0", "urllib3": "MIT", "websocket-client": "Apache-2.0",
+    "invoke": "BSD-2-Clause", "paramiko": "LGPL-2.1-or-later", "pycdlib": "LGPL-2.1-only", "pycparser": "BSD-3-Clause",
+    "pynacl": "Apache-2.0", "requests": "Apache-2.0", "urllib3": "MIT", "websocket-client": "Apache-2.0",
 }
 _LICENCE = re.compile(r"\.dist-info/(licenses/)?(licen[cs]e|copying|notice|authors)[^/]*\Z", re.IGNORECASE)
 

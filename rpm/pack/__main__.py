@@ -75,8 +75,12 @@ def source_date() -> int:
     return int(told or os.path.getmtime(os.path.join(payload.ROOT, "xscontainer", "__init__.py")))
 
 
-def build(release: Release, signer: signing.Signer, output: str, wheels: str) -> Built:
-    """:raises BuildError: a step failed."""
+def build(release: Release, signer: signing.Signer, output: str, wheels: str,
+          templates: str = payload.TEMPLATES_SOURCE) -> Built:
+    """:param templates: directory of the VM templates.
+
+    :raises BuildError: a step failed.
+    """
     os.umask(0o022)
     os.makedirs(output, exist_ok=True)
     tree = os.path.join(os.path.abspath(output), release.name)
@@ -84,7 +88,7 @@ def build(release: Release, signer: signing.Signer, output: str, wheels: str) ->
     rpms = os.path.join(tree, "Packages")
     os.makedirs(rpms)
     with tempfile.TemporaryDirectory(prefix="xpack-") as scratch:
-        size = _payload(release, scratch, rpms, wheels)
+        size = _payload(release, scratch, rpms, wheels) + _templates(release, scratch, rpms, templates)
         update = medium.update_xml(release, size)
         packages.build("control-" + LABEL, release, "", scratch, rpms, {"platform_version": release.platform_version})
         packages.build("update-" + LABEL, release, "", scratch, rpms,
@@ -103,7 +107,7 @@ def build(release: Release, signer: signing.Signer, output: str, wheels: str) ->
 
 
 def _payload(release: Release, scratch: str, rpms: str, wheels: str) -> int:
-    """Build what is installed; its size in bytes by RPM's count."""
+    """Build the package xscontainer; its installed size in bytes by RPM's count."""
     requirements = os.path.join(payload.ROOT, "requirements", release.target.requirements)
     stage = os.path.join(scratch, "stage")
     private = os.path.join(stage, payload.PRIVATE)
@@ -114,13 +118,19 @@ def _payload(release: Release, scratch: str, rpms: str, wheels: str) -> int:
         file.write(carried.bill_of_materials(libraries, release))
     payload.settle(stage, release.epoch_seconds)
     licences = sorted({f"({library.licence})" if " " in library.licence else library.licence for library in libraries})
-    built = [packages.build(LABEL, release, stage, scratch, rpms,
-                            {"licence": " AND ".join(["BSD-2-Clause"] + licences), "arch": "x86_64"})]
+    built = packages.build(LABEL, release, stage, scratch, rpms,
+                           {"licence": " AND ".join(["BSD-2-Clause"] + licences), "arch": "x86_64"})
+    return int(packages.query(built, "%{SIZE}", release.epoch_seconds))
+
+
+def _templates(release: Release, scratch: str, rpms: str, source: str) -> int:
+    """Build the package of VM templates; its installed size in bytes by RPM's count."""
     stage = os.path.join(scratch, "templates")
-    count = payload.lay_out_templates(stage)
+    digest = payload.lay_out_templates(stage, source)
     payload.settle(stage, release.epoch_seconds)
-    built.append(packages.build(TEMPLATES, release, stage, scratch, rpms, {"templates": str(int(count > 0))}))
-    return sum(int(packages.query(path, "%{SIZE}", release.epoch_seconds)) for path in built)
+    built = packages.build(TEMPLATES, release, stage, scratch, rpms,
+                           {"templates": str(int(bool(digest))), "templates_digest": digest or "none"})
+    return int(packages.query(built, "%{SIZE}", release.epoch_seconds))
 
 
 def _wheels(requirements: str, release: Release, kept: str) -> str:

@@ -19,6 +19,8 @@ SPDX = {
     "pynacl": "Apache-2.0", "requests": "Apache-2.0", "urllib3": "MIT", "websocket-client": "Apache-2.0",
 }
 _LICENCE = re.compile(r"\.dist-info/(licenses/)?(licen[cs]e|copying|notice|authors)[^/]*\Z", re.IGNORECASE)
+# Programs and man pages have no place in a directory of libraries.
+_NO_LIBRARY = re.compile(r"\A[^/]+\.data/(scripts|data)/")
 
 
 class Library(NamedTuple):
@@ -78,9 +80,8 @@ def _unpack_one(path: str, root: str) -> Library:
     with open(path, "rb") as file:
         digest = hashlib.sha256(file.read()).hexdigest()
     with zipfile.ZipFile(path) as archive:
-        names = sorted(name for name in archive.namelist() if not name.endswith("/"))
+        names = sorted(name for name in archive.namelist() if not name.endswith("/") and not _NO_LIBRARY.search(name))
         for name in names:
-            # Scripts and the like have no place in a directory of libraries.
             if name.startswith(("/", "../")) or "/../" in name or ".data/" in name.split("/", 1)[0] + "/":
                 raise BuildError(f"{path} holds {name}, which has no place here")
             if os.path.exists(os.path.join(root, name)):

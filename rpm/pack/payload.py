@@ -1,5 +1,7 @@
 """The files of the package xscontainer, laid out as on a host."""
 
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -12,6 +14,10 @@ FILES = os.path.join(ROOT, "rpm", "files")
 # As PRIVATE_DIRECTORY in xapi-plugins/xscontainer.
 PRIVATE = "usr/lib/xscontainer"
 TEMPLATES = "usr/share/xapi/vm-templates"
+GUEST_CONFIG = "usr/share/xscontainer/guest-config"
+# What goes into guests, and below templates/ the VM templates, which are a package of their own.
+GUEST_CONFIG_SOURCE = os.path.join(ROOT, "guest-config")
+TEMPLATES_SOURCE = os.path.join(GUEST_CONFIG_SOURCE, "templates")
 LOG_FILE = "/var/log/xscontainer.log"
 
 # (source in the tree, place on the host, mode)
@@ -19,6 +25,7 @@ PLACES: List[Tuple[str, str, int]] = [
     ("xapi-plugins/xscontainer", "etc/xapi.d/plugins/xscontainer", 0o755),
     ("rpm/files/xscontainer", "usr/bin/xscontainer", 0o755),
     ("rpm/files/xscontainer-monitor", "usr/sbin/xscontainer-monitor", 0o755),
+    ("rpm/files/xscontainer-prepare-vm", "usr/sbin/xscontainer-prepare-vm", 0o755),
     ("rpm/files/xscontainer-monitor.service", "usr/lib/systemd/system/xscontainer-monitor.service", 0o644),
     ("rpm/files/80-xscontainer.preset", "usr/lib/systemd/system-preset/80-xscontainer.preset", 0o644),
     ("rpm/files/logrotate", "etc/logrotate.d/xscontainer", 0o644),
@@ -41,6 +48,7 @@ def lay_out(stage: str, version: str) -> None:
     shutil.copytree(
         os.path.join(ROOT, "xscontainer"), package, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", "simulator"))
     _replace(os.path.join(package, "__init__.py"), r'(?m)^__version__ = "[^"]+"$', f'__version__ = "{version}"')
+    lay_out_guest_config(stage)
     _settings(stage)
 
 
@@ -61,14 +69,37 @@ def _replace(path: str, pattern: str, text: str) -> None:
         file.write(content)
 
 
-def lay_out_templates(stage: str) -> int:
-    """Put the guest templates, if there are any yet, into ``stage``; how many."""
-    source, place = os.path.join(ROOT, "guest-config", "vm-templates"), os.path.join(stage, TEMPLATES)
+def lay_out_guest_config(stage: str, source: str = GUEST_CONFIG_SOURCE) -> None:
+    """Put what goes into guests into ``stage``; the directory is there even if there is nothing yet."""
+    place = os.path.join(stage, GUEST_CONFIG)
+    if os.path.isdir(source):
+        shutil.copytree(source, place, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", "templates"))
+    else:
+        os.makedirs(place)
+
+
+def lay_out_templates(stage: str, source: str = TEMPLATES_SOURCE) -> str:
+    """Put every VM template below ``source`` into ``stage``; the digest of them all, "" if there is none.
+
+    :raises BuildError: two have one name, or one is no JSON: XAPI would import none of those that follow it.
+    """
+    place, digest = os.path.join(stage, TEMPLATES), hashlib.sha256()
     os.makedirs(place)
-    names = sorted(name for name in os.listdir(source) if name.endswith(".json")) if os.path.isdir(source) else []
-    for name in names:
-        shutil.copyfile(os.path.join(source, name), os.path.join(place, name))
-    return len(names)
+    paths = sorted(os.path.join(directory, name) for directory, _, names in os.walk(source)
+                   for name in names if name.endswith(".json"))
+    for path in paths:
+        copy = os.path.join(place, os.path.basename(path))
+        if os.path.exists(copy):
+            raise BuildError(f"{source} holds two templates {os.path.basename(path)}")
+        with open(path, "rb") as file:
+            content = file.read()
+        try:
+            json.loads(content.decode("utf-8"))
+        except ValueError as error:
+            raise BuildError(f"{path}: {error}") from error
+        digest.update(f"{os.path.basename(path)} {len(content)}\n".encode() + content)
+        shutil.copyfile(path, copy)
+    return digest.hexdigest() if paths else ""
 
 
 def settle(stage: str, epoch_seconds: int) -> None:

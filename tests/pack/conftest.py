@@ -42,17 +42,21 @@ def packs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Packs]:
         yield Packs(made(__version__, "current"), made(__version__, "again"), made(OLDER, "older"), signer.home)
 
 
-@pytest.fixture(scope="session")
-def python36() -> str:
-    """A CPython 3.6 as dom0 has it."""
+def python_of(version: str) -> str:
+    """The prefix of a CPython, as a dom0 has it."""
     from tests.setup.prepare import look_up
 
-    found = look_up("python3.6")
-    need(found, "CPython 3.6 (python3.6 on PATH, or from pyenv)")
+    found = look_up("python" + version)
+    need(found, f"CPython {version} (python{version} on PATH, or from pyenv)")
     assert found is not None
     base = subprocess.run([found.path, "-c", "import sys; print(sys.base_prefix)"],
                           stdout=subprocess.PIPE, timeout=60, check=True)
     return base.stdout.decode().strip()
+
+
+@pytest.fixture(scope="session")
+def python36() -> str:
+    return python_of("3.6")
 
 
 def run(*argv: str, **more: object) -> "subprocess.CompletedProcess[bytes]":
@@ -65,4 +69,4 @@ def rpm_files(built: Built, name: str) -> Path:
     return found
 
 
-__all__ = ["Packs", "Built", "run", "rpm_files", "packs", "python36", "sys"]
+__all__ = ["Packs", "Built", "run", "rpm_files", "packs", "python36", "python_of", "sys"]

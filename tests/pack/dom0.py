@@ -101,14 +101,15 @@ gpgkey=file://{key}
 class Dom0:
     """A context manager.
 
-    :param python: prefix of a CPython 3.6; None: without it, for what no program runs in.
+    :param python: prefix of a CPython; None: without one, for what no program runs in.
+    :param version: of that CPython.
     """
 
-    def __init__(self, python: Optional[str], platform_version: str = "3.4.0") -> None:
+    def __init__(self, python: Optional[str], platform_version: str = "3.4.0", version: str = "3.6") -> None:
         need(os.geteuid() == 0, "root, for chroot")
         for program, package in (("dnf", "dnf"), ("createrepo_c", "createrepo-c"), ("chroot", "coreutils")):
             need_program(program, package)
-        self._python, self._platform_version = python, platform_version
+        self._python, self._platform_version, self._name = python, platform_version, "python" + version
 
     def __enter__(self) -> "Dom0":
         self.root = Path(tempfile.mkdtemp(prefix="xd"))
@@ -161,17 +162,18 @@ class Dom0:
 
     def _install_python(self, prefix: str) -> None:
         usr = self.root / "usr"
-        shutil.copy(os.path.join(prefix, "bin", "python3.6"), str(usr / "bin/python3.6"))
-        (usr / "bin/python3").symlink_to("python3.6")
-        shutil.copytree(os.path.join(prefix, "lib", "python3.6"), str(usr / "lib/python3.6"), ignore=NOT_COPIED)
+        program, library = usr / "bin" / self._name, usr / "lib" / self._name
+        shutil.copy(os.path.join(prefix, "bin", self._name), str(program))
+        (usr / "bin/python3").symlink_to(self._name)
+        shutil.copytree(os.path.join(prefix, "lib", self._name), str(library), ignore=NOT_COPIED)
         # libgcc, which every dom0 has: what this suite itself runs with needs it as well.
         self.copy_libraries(list(Path(os.path.dirname(str(cryptography.__file__))).rglob("*.so")))
-        self.copy_libraries([usr / "bin/python3.6"] + list((usr / "lib/python3.6/lib-dynload").glob("*.so")))
+        self.copy_libraries([program] + list((library / "lib-dynload").glob("*.so")))
         # The C library's parts that old programs name, and today's link no more.
         (libc,) = list(self.root.rglob("libc.so.6"))
         for name in ("libdl.so.2", "libm.so.6", "libpthread.so.0", "librt.so.1", "libutil.so.1"):
             shutil.copy("/" + str(libc.with_name(name).relative_to(self.root)), str(libc.with_name(name)))
-        site = usr / "lib/python3.6/site-packages"
+        site = library / "site-packages"
         site.mkdir()
         shutil.copytree(os.path.dirname(str(XenAPI.__file__)), str(site / "XenAPI"),
                         ignore=shutil.ignore_patterns("__pycache__"))
@@ -217,6 +219,16 @@ class Dom0:
     def apply(self, tree: str, key: str, check: bool = True) -> str:
         """As XAPI does: everything of the group update."""
         return self.dnf("install", "@update", conf=YUM_CONF.format(tree=tree, key=key), check=check)
+
+    def enable_second_way(self, repo_file: str, tree: str, key: str) -> None:
+        """As an admin does: the sample .repo file into its place, with the places of tree and key in it."""
+        text = Path(repo_file).read_text()
+        text, count = re.subn(r"(?m)^(baseurl|gpgkey)=file://.*$",
+                              lambda line: f"{line.group(1)}=file://{tree if line.group(1) == 'baseurl' else key}", text)
+        assert count == 2
+        directory = self.root / "etc/yum.repos.d"
+        directory.mkdir(exist_ok=True)
+        (directory / "xscontainer.repo").write_text(text)
 
     def remove(self) -> str:
         return self.dnf("remove", "xscontainer", "xscontainer-guest-templates", "update-xscontainer",

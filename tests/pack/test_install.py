@@ -6,17 +6,24 @@ import shutil
 import stat
 import subprocess
 import time
+import xml.etree.ElementTree as ElementTree
+import xmlrpc.client
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, List
 
 import pytest
 
 from rpm.pack import signing
-from rpm.pack.release import LABEL
-from tests.pack.conftest import OLDER, Packs
+from rpm.pack.__main__ import build
+from rpm.pack.payload import ROOT
+from rpm.pack.release import LABEL, TARGETS, Release
+from tests.need import need
+from tests.pack.conftest import EPOCH_SECONDS, OLDER, Packs, python_of
 from tests.pack.dom0 import Dom0, build_rpm
 from tests.waiting import until
 from xscontainer import __version__, keys
+from xscontainer.simulator.engines.real import RealEngine
+from xscontainer.simulator.guests import OpenSSHGuest
 from xscontainer.simulator.world import ContainerSpec, GuestSpec, World
 
 pytestmark = [pytest.mark.real, pytest.mark.limit(300)]
@@ -32,9 +39,11 @@ def dom0(python36: str) -> Iterator[Dom0]:
 
 @pytest.fixture
 def world(dom0: Dom0) -> Iterator[World]:
-    """A pool of one host, whose dom0 is ``dom0``."""
+    """A pool of one host, whose dom0 is ``dom0``, and a guest with a real sshd and a real dockerd."""
+    missing = RealEngine.missing() or OpenSSHGuest.missing()
+    need(not missing, missing)
     with World(str(dom0.root / "w"), hosts=1, guests=[GuestSpec("classic", CONTAINERS)], daemons=False,
-               engine="embedded") as made:
+               ssh="openssh", engine="real") as made:
         host = made.pool.hosts[0]
         inside = "/" + os.path.relpath(host.socket_path, str(dom0.root))
         dom0.path("var/lib/xcp/xapi").symlink_to(inside)
@@ -48,6 +57,27 @@ def world(dom0: Dom0) -> Iterator[World]:
         dom0.path("xapi-is-active").touch()
         yield made
         dom0.stop_monitor()
+
+
+def key_pair(world: World) -> "List[str]":
+    """The values of the pool's secrets, those that the pool's other_config names."""
+    secrets = {str(record["uuid"]): str(record["value"]) for record in world.pool.records("secret").values()}
+    (pool,) = world.pool.records("pool").values()
+    return [secrets[pool["other_config"][key]] for key in (keys.PRIVATE_SECRET, keys.PUBLIC_SECRET)]
+
+
+def check_bugtool(dom0: Dom0, world: World) -> None:
+    """Its commands run, its files are there, and neither holds the pool's private key."""
+    collect = ElementTree.parse(str(dom0.path("etc/xensource/bugtool/xscontainer/stuff.xml"))).getroot()
+    collected = [dom0.path(name).read_bytes() for name in (collect.findtext("files") or "").split()
+                 if not name.endswith(".gz")]
+    for command in collect.findall("command"):
+        done = dom0.run(*(command.text or "").split())
+        assert done.returncode == 0, done.stderr
+        collected.append(done.stdout)
+    assert b"hadoop" in b"".join(collected)
+    private = max(key_pair(world)[0].splitlines(), key=len).encode()
+    assert not [text for text in collected if private in text or b"PRIVATE KEY" in text]
 
 
 def test_life_of_a_pack_on_a_booted_host(dom0: Dom0, world: World, packs: Packs) -> None:
@@ -75,11 +105,13 @@ def test_life_of_a_pack_on_a_booted_host(dom0: Dom0, world: World, packs: Packs)
     assert dom0.systemctl() == ["daemon-reload", "daemon-reload", f"--no-block try-restart {UNIT}"]
     until(lambda: dom0.monitor_pid() not in (0, pid), "the monitor was not restarted")
     assert f"xscontainer {__version__}" in dom0.installed()
-    assert dom0.path("var/update/applied/" + uuid).exists()
+    # XAPI lists both, as it does of other packs.
+    assert dom0.path("var/update/applied/" + uuid).exists() and stamp.exists()
     assert world.vm("classic").other_config[keys.PS] == list_before
     assert "allow_loopback" in dom0.path("etc/xscontainer/xscontainer.conf").read_text()
     assert dom0.run("/usr/bin/xscontainer", "--version").stdout.decode().strip() == __version__
     until(lambda: world.call(0, "start", vmuuid=world.vm("classic").uuid, container="hadoop") == "True")
+    check_bugtool(dom0, world)
 
     # Removed: nothing of it is left, and no list that nobody keeps true; what the admin set stays.
     output = dom0.remove()
@@ -89,6 +121,7 @@ def test_life_of_a_pack_on_a_booted_host(dom0: Dom0, world: World, packs: Packs)
     config = world.vm("classic").other_config
     assert not set(keys.PUBLISHED) & set(config)
     assert config[keys.MONITOR] == "True" and keys.HOST_KEY in config
+    assert len(key_pair(world)) == 2
     # Of what the admin wrote RPM takes care: it was there before the package.
     left = {path.name for path in dom0.root.rglob("*xscontainer*")
             if "/w/" not in str(path) and "/site-packages/" not in str(path)}
@@ -191,44 +224,69 @@ def test_it_replaces_another_package_of_its_name(dom0: Dom0, packs: Packs, tmp_p
     assert dom0.systemctl()[-1] == f"--no-block try-restart {UNIT}"
 
 
-def test_a_host_of_another_platform_fails_the_precheck(packs: Packs) -> None:
-    with Dom0(None, platform_version="3.2.1") as other:
-        assert "platform-version = 3.4.0" in other.precheck(packs.current.tree, packs.current.key, check=False)
-        assert other.installed() == []
+def test_a_removal_does_not_wait_for_a_xapi_that_does_not_answer(dom0: Dom0, packs: Packs) -> None:
+    dom0.apply(packs.current.tree, packs.current.key)
+    conf = dom0.path("etc/xscontainer/xscontainer.conf")
+    conf.write_text(conf.read_text() + "\n[xapi]\nlogin_timeout = 1\n")
+    dom0.path("xapi-is-active").touch()
+    begun = time.monotonic()
+    dom0.remove()
+    assert dom0.installed() == [] and time.monotonic() - begun < 60
 
 
-@pytest.fixture
-def changed(packs: Packs, tmp_path: Path) -> Path:
-    """A copy of the pack's tree to spoil."""
-    copy = tmp_path / "tree"
-    shutil.copytree(packs.current.tree, str(copy))
-    return copy
-
-
-def test_what_is_not_signed_as_it_should_be_is_refused(packs: Packs, changed: Path) -> None:
-    repomd, signature = changed / "repodata/repomd.xml", changed / "repodata/repomd.xml.asc"
-    good, signed = repomd.read_bytes(), signature.read_bytes()
+@pytest.mark.parametrize("asked", [True, False])
+def test_xapis_stamp_goes_only_where_xapi_removes_the_pack(packs: Packs, asked: bool) -> None:
+    uuid = packs.current.release.uuid
     with Dom0(None) as host:
-        repomd.write_bytes(good.replace(b"</repomd>", b" </repomd>"))
-        host.precheck(str(changed), packs.current.key, check=False)
-        repomd.write_bytes(good)
-        signature.unlink()
-        host.precheck(str(changed), packs.current.key, check=False)
-        signature.write_bytes(signed)
-        assert host.installed() == []
-        host.precheck(str(changed), packs.current.key)
-        assert host.installed() != []
+        host.apply(packs.current.tree, packs.current.key)
+        stamp = host.path("var/update/applied/" + uuid)
+        assert stamp.exists()
+        if asked:
+            host.path("var/update/" + uuid).mkdir()
+            host.path(f"var/update/{uuid}/.remove").touch()
+        host.remove()
+        assert stamp.exists() is not asked
 
 
-def test_a_package_without_signature_is_refused(packs: Packs, changed: Path) -> None:
-    (control,) = (changed / "Packages").glob("control-*.rpm")
-    subprocess.run(["rpmsign", "--delsign", str(control)], check=True, stdout=subprocess.DEVNULL, timeout=60)
-    subprocess.run(["createrepo_c", "-q", "--general-compress-type", "gz", str(changed)], check=True, timeout=60)
-    repomd = str(changed / "repodata/repomd.xml")
-    # The repository is as its signature says; only the package is not signed.
-    subprocess.run(["gpg", "--homedir", packs.home, "--batch", "--yes", "--armor", "--detach-sign", repomd],
-                   check=True, stderr=subprocess.DEVNULL, timeout=60)
-    signing.end_agent(packs.home)
-    with Dom0(None) as host:
-        assert re.search("(?i)not signed|gpg check failed", host.precheck(str(changed), packs.current.key, check=False))
-        assert host.installed() == []
+def test_the_second_way_by_a_repo_file_that_is_not_enabled(dom0: Dom0, packs: Packs) -> None:
+    sample = os.path.join(os.path.dirname(packs.current.tree), "xscontainer.repo")
+    dom0.enable_second_way(sample, packs.current.tree, packs.current.key)
+    conf = f"[main]\nreposdir={dom0.path('etc/yum.repos.d')}\n"
+    assert "No match" in dom0.dnf("install", "xscontainer", conf=conf, check=False)
+    dom0.dnf("install", "--enablerepo=xscontainer", "xscontainer", conf=conf)
+    assert dom0.installed() == [f"xscontainer {__version__}"]
+    assert not dom0.path("var/update").exists(), "xe update-list would show it"
+    assert dom0.run("/usr/bin/xscontainer", "--version").stdout.decode().strip() == __version__
+    assert dom0.systemctl() == [f"preset {UNIT}", "daemon-reload"]
+    # An upgrade by the same way, and by a pack over it.
+    dom0.dnf("remove", "xscontainer", conf=conf)
+    dom0.enable_second_way(sample, packs.older.tree, packs.older.key)
+    dom0.dnf("install", "--enablerepo=xscontainer", "xscontainer", conf=conf)
+    dom0.apply(packs.current.tree, packs.current.key)
+    assert f"xscontainer {__version__}" in dom0.installed()
+    assert dom0.path("var/update/applied/" + packs.current.release.uuid).exists()
+
+
+@pytest.mark.parametrize("version", ["3.11", "3.12"])
+def test_packs_for_newer_interpreters_run_in_a_dom0_that_has_them(
+        version: str, packs: Packs, tmp_path: Path) -> None:
+    prefix = python_of(version)
+    with signing.signer(None) as signer:
+        release = Release(__version__, TARGETS[version], "none", signer.key_file, EPOCH_SECONDS)
+        built = build(release, signer, str(tmp_path), os.path.join(ROOT, "build", "wheels"))
+    with Dom0(prefix, version=version) as made:
+        made.precheck(built.tree, built.key)
+        made.apply(built.tree, built.key)
+        compiled = list(made.path("usr/lib/xscontainer").rglob(f"*.cpython-{version.replace('.', '')}.pyc"))
+        assert len(compiled) > 300
+        assert made.run("/usr/bin/xscontainer", "--version").stdout.decode().strip() == __version__
+        # All carried libraries, those in C as well; then the daemon's and the plugin's code.
+        code = ("import sys; sys.path.insert(0, '/usr/lib/xscontainer')\n"
+                "import bcrypt, cryptography.hazmat.bindings._rust, docker, nacl.bindings, paramiko, pycdlib\n"
+                "import xscontainer.daemon, xscontainer.plugin; print('all', docker.__file__)\n")
+        told = made.run("/usr/bin/python3", "-IS", "-c", code)
+        assert told.stdout.startswith(b"all /usr/lib/xscontainer/"), told.stderr
+        call = xmlrpc.client.dumps(("OpaqueRef:NULL", {"vmuuid": "x"}), "get_top")
+        answer = made.run("/etc/xapi.d/plugins/xscontainer", call)
+        assert b"ErrorDescription" in answer.stdout and b"PLUGIN_INCOMPLETE" not in answer.stdout, answer
+        assert not made.path("decoys").exists(), made.path("decoys").read_text()

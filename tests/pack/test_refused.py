@@ -1,0 +1,150 @@
+"""What a package manager refuses to install, by the configuration that XAPI writes for it."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Callable, Dict, Iterator, NamedTuple
+
+import pytest
+
+from rpm.pack import medium, signing
+from rpm.pack.tools import environment
+from tests.pack.conftest import Packs
+from tests.pack.dom0 import Dom0
+
+pytestmark = [pytest.mark.real, pytest.mark.limit(300)]
+LONG_AGO = "20200101T000000"
+
+
+class Spoiled(NamedTuple):
+    """A copy of a pack's tree. ``key``: the public key that the host trusts."""
+
+    packs: Packs
+    tree: Path
+    key: str
+
+    @property
+    def ours(self) -> signing.Signer:
+        return signing.Signer(self.packs.home, "xscontainer", "KEY")
+
+    @property
+    def repomd(self) -> Path:
+        return self.tree / "repodata/repomd.xml"
+
+    def describe_anew(self, signer: signing.Signer) -> None:
+        """The repository tells the truth about its packages, whatever became of them, and is signed."""
+        medium.make_repository(str(self.tree), self.packs.current.release)
+        signer.sign_file(str(self.repomd))
+
+
+def nothing(spoiled: Spoiled) -> Spoiled:
+    spoiled.describe_anew(spoiled.ours)
+    return spoiled
+
+
+def changed_repository(spoiled: Spoiled) -> Spoiled:
+    spoiled.repomd.write_bytes(spoiled.repomd.read_bytes().replace(b"</repomd>", b" </repomd>"))
+    return spoiled
+
+
+def repository_without_signature(spoiled: Spoiled) -> Spoiled:
+    Path(str(spoiled.repomd) + ".asc").unlink()
+    return spoiled
+
+
+def changed_packages(spoiled: Spoiled) -> Spoiled:
+    for path in (spoiled.tree / "Packages").iterdir():
+        content = path.read_bytes()
+        path.write_bytes(content[:-20] + bytes(byte ^ 1 for byte in content[-20:]))
+    return spoiled
+
+
+def changed_packages_in_a_signed_repository(spoiled: Spoiled) -> Spoiled:
+    changed_packages(spoiled).describe_anew(spoiled.ours)
+    return spoiled
+
+
+def packages_without_signature(spoiled: Spoiled) -> Spoiled:
+    for path in (spoiled.tree / "Packages").iterdir():
+        subprocess.run(["rpmsign", "--delsign", str(path)], check=True, stdout=subprocess.DEVNULL, timeout=60)
+    spoiled.describe_anew(spoiled.ours)
+    return spoiled
+
+
+def packages_of_an_untrusted_key(spoiled: Spoiled) -> Spoiled:
+    with signing.signer(None) as other:
+        other.sign_packages([str(path) for path in (spoiled.tree / "Packages").iterdir()])
+    spoiled.describe_anew(spoiled.ours)
+    return spoiled
+
+
+def repository_of_an_untrusted_key(spoiled: Spoiled) -> Spoiled:
+    with signing.signer(None) as other:
+        spoiled.describe_anew(other)
+    return spoiled
+
+
+def repository_of_an_expired_key(spoiled: Spoiled) -> Spoiled:
+    """Signed while the key was good, and the host trusts it."""
+    with signing.keyring() as home:
+        gpg = ["gpg", "--batch", "--yes", "--faked-system-time", LONG_AGO, "--passphrase", ""]
+        for words in (["--quick-generate-key", "expired", "rsa2048", "sign", "1y"],
+                      ["--armor", "--output", str(spoiled.repomd) + ".asc", "--detach-sign", str(spoiled.repomd)]):
+            subprocess.run(gpg + words, env=environment(0, {"GNUPGHOME": home}), check=True,
+                           stderr=subprocess.DEVNULL, timeout=60)
+        key = signing.Signer(home, "expired", "RPM-GPG-KEY-expired").export(str(spoiled.tree.parent))
+    return spoiled._replace(key=key)
+
+
+# With what dnf says.
+SPOILERS: "Dict[Callable[[Spoiled], Spoiled], str]" = {
+    changed_repository: "Bad GPG signature",
+    repository_without_signature: "repomd.xml.asc",
+    changed_packages: "has incorrect checksum",
+    changed_packages_in_a_signed_repository: "GPG check FAILED",
+    packages_without_signature: "is not signed",
+    packages_of_an_untrusted_key: "Public key for .* is not installed",
+    repository_of_an_untrusted_key: "Bad GPG signature",
+    repository_of_an_expired_key: "Bad GPG signature",
+}
+
+
+@pytest.fixture
+def spoiled(packs: Packs, tmp_path: Path) -> Iterator[Spoiled]:
+    tree = tmp_path / "tree"
+    shutil.copytree(packs.current.tree, str(tree))
+    yield Spoiled(packs, tree, packs.current.key)
+    signing.end_agent(packs.home)
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Dom0]:
+    """Nothing gets installed in it, so one serves all."""
+    with Dom0(None) as made:
+        yield made
+
+
+@pytest.mark.parametrize("spoil", SPOILERS, ids=lambda spoil: spoil.__name__)
+def test_neither_precheck_nor_apply_takes_what_is_not_signed_as_it_should_be(
+        spoiled: Spoiled, host: Dom0, spoil: Callable[[Spoiled], Spoiled]) -> None:
+    told = SPOILERS[spoil]
+    spoiled = spoil(spoiled)
+    for step in (host.precheck, host.apply):
+        output = step(str(spoiled.tree), spoiled.key, check=False)
+        assert re.search(told, output), output[-3000:]
+        assert host.installed() == []
+
+
+def test_the_same_copy_is_taken_when_nothing_is_spoiled(spoiled: Spoiled) -> None:
+    spoiled = nothing(spoiled)
+    with Dom0(None) as other:
+        other.precheck(str(spoiled.tree), spoiled.key)
+        other.apply(str(spoiled.tree), spoiled.key)
+        assert len(other.installed()) == 4
+
+
+def test_a_host_of_another_platform_fails_the_precheck(packs: Packs) -> None:
+    with Dom0(None, platform_version="3.2.1") as other:
+        assert "platform-version = 3.4.0" in other.precheck(packs.current.tree, packs.current.key, check=False)
+        assert other.installed() == []

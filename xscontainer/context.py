@@ -10,37 +10,32 @@ from xscontainer.registry import Registry
 from xscontainer.settings import Settings
 from xscontainer.vmrecord import VMRecord
 from xscontainer.xapi import vm as xapi_vm
-from xscontainer.xapi.session import Session, SessionPool
+from xscontainer.xapi.session import SessionPool
 
 
 class LocalContext:
-    """Where no daemon runs: every call opens what it needs. (actions.Context says what a context offers.)
+    """Where no daemon runs: every call opens what it needs. (actions.context says what a context offers.)
 
     :param forwarding: logins for calls to other hosts, which may take long.
     """
 
     def __init__(self, settings: Settings, access: Access, forwarding: SessionPool) -> None:
         self.settings = settings
-        self._access = access
-        self._forwarding = forwarding
+        self.access = access
+        self.sessions = access.sessions
+        self.forwarding = forwarding
 
     def this_host_ref(self) -> str:
-        return self._access.facts.this_host
-
-    def session(self) -> "contextlib.AbstractContextManager[Session]":
-        return self._access.sessions.lease()
-
-    def forwarding_session(self) -> "contextlib.AbstractContextManager[Session]":
-        return self._forwarding.lease()
+        return self.access.facts.this_host
 
     def vm(self, vm_uuid: str) -> VMRecord:
-        return self._access.sessions.run(lambda session: xapi_vm.record(session, vm_uuid))
+        return self.sessions.run(lambda session: xapi_vm.record(session, vm_uuid))
 
     @contextlib.contextmanager
     def engine(self, vm_uuid: str) -> "Iterator[Engine]":
         vm = self.vm(vm_uuid)
         require_running_here(vm, self.this_host_ref())
-        engine, _ = self._access.open(vm)
+        engine, _ = self.access.open(vm)
         try:
             yield engine
         finally:

@@ -14,9 +14,11 @@
     |   +-- VMNotRunning           VM_NOT_RUNNING
     |   +-- VMNotRegistered        VM_NOT_REGISTERED
     |   +-- VMElsewhere            VM_ELSEWHERE            it left for another host during the call
-    |   +-- ModeUnsupported        MODE_UNSUPPORTED        it was prepared for another way than SSH
+    |   +-- ModeUnsupported        MODE_UNSUPPORTED        its xscontainer-mode is neither ssh nor tls
     |   +-- AddressUnknown         ADDRESS_UNKNOWN         the guest reports no address
     |   +-- AddressRefused         ADDRESS_REFUSED         none of its addresses may be contacted
+    |   +-- TLSCredentialsMissing  TLS_CREDENTIALS_MISSING  no certificate to connect with, or its secret is gone
+    |   +-- TLSCredentialsInvalid  TLS_CREDENTIALS_INVALID  what its secrets hold is no certificate or key
     +-- KeyPairError               KEY_PAIR_INVALID        the pool's SSH key pair is unusable
     +-- ConnectError                                       no way to the engine
     |   +-- GuestUnreachable       GUEST_UNREACHABLE       nothing answers at the address
@@ -25,7 +27,10 @@
     |   +-- HostKeyUnreadable      HOST_KEY_UNREADABLE     what other_config pins is no host key
     |   +-- KeyNotAccepted         KEY_NOT_ACCEPTED        the guest refuses the pool's key
     |   +-- ForwardingRefused      FORWARDING_REFUSED      no channel, and no program to stand in
-    |   +-- TransportLost          TRANSPORT_LOST          the SSH connection broke
+    |   +-- TLSProtocol            TLS_PROTOCOL            no TLS where the engine should speak it
+    |   +-- TLSCertificateInvalid  TLS_CERTIFICATE_INVALID  the engine's certificate is not one to trust
+    |   +-- TLSClientRefused       TLS_CLIENT_REFUSED      the engine refuses our certificate
+    |   +-- TransportLost          TRANSPORT_LOST          the connection broke
     +-- EngineError                                        the way is there, the engine does not serve
         +-- EngineUnavailable      ENGINE_UNAVAILABLE      no socket, or nobody listens on it
         +-- EngineForbidden        ENGINE_FORBIDDEN        the user may not open the socket
@@ -127,7 +132,7 @@ class VMElsewhere(VMError):
 
 class ModeUnsupported(VMError):
     code = "MODE_UNSUPPORTED"
-    default_hint = "Set xscontainer-mode in its other_config to ssh and let the pool's key log in there."
+    default_hint = "Set xscontainer-mode in its other_config to ssh or tls, or remove the key."
 
 
 class AddressUnknown(VMError):
@@ -138,6 +143,18 @@ class AddressUnknown(VMError):
 class AddressRefused(VMError):
     code = "ADDRESS_REFUSED"
     default_hint = "Give the VM an address that is neither loopback, multicast nor that of a host of the pool."
+
+
+class TLSCredentialsMissing(VMError):
+    code = "TLS_CREDENTIALS_MISSING"
+    default_hint = ("Have certificates made for the VM ('xscontainer-prepare-vm --mode tls'), or name the secrets in "
+                    "xscontainer-tls-ca-cert, xscontainer-tls-client-cert and xscontainer-tls-client-key.")
+
+
+class TLSCredentialsInvalid(VMError):
+    code = "TLS_CREDENTIALS_INVALID"
+    default_hint = ("Check the secrets that xscontainer-tls-ca-cert, xscontainer-tls-client-cert and "
+                    "xscontainer-tls-client-key in the VM's other_config name.")
 
 
 class KeyPairError(XSContainerError):
@@ -182,6 +199,21 @@ class ForwardingRefused(ConnectError):
     code = "FORWARDING_REFUSED"
     default_hint = ("Allow AllowStreamLocalForwarding in the VM's sshd_config, "
                     "or install the docker CLI, socat or ncat there.")
+
+
+class TLSProtocol(ConnectError):
+    code = "TLS_PROTOCOL"
+    default_hint = "Check that the engine in the VM is started with --tlsverify and listens on that port."
+
+
+class TLSCertificateInvalid(ConnectError):
+    code = "TLS_CERTIFICATE_INVALID"
+    default_hint = "Check that the engine has the certificate that was made for it, and that nothing else answers there."
+
+
+class TLSClientRefused(ConnectError):
+    code = "TLS_CLIENT_REFUSED"
+    default_hint = "Check that the engine's --tlscacert is the CA that signed the VM's client certificate."
 
 
 class TransportLost(ConnectError):

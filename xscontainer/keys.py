@@ -12,12 +12,18 @@ VERSION = "docker_version"  # published: the engine's versions, XML
 USERNAME = "xscontainer-username"  # SSH user; [ssh] user of the settings if absent
 MODE = "xscontainer-mode"  # "ssh" (default) or "tls"
 HOST_KEY = "xscontainer-sshhostkey"  # base64 of the guest's pinned SSH host key
+TLS_CA_CERT = "xscontainer-tls-ca-cert"  # uuid of the secret with the certificate that signs the engine's (PEM)
+TLS_CLIENT_CERT = "xscontainer-tls-client-cert"  # uuid of the secret with our certificate (PEM)
+TLS_CLIENT_KEY = "xscontainer-tls-client-key"  # uuid of the secret with its private key (PEM)
 
 # --- VM.other_config, our own ------------------------------------------------
 OWNER = "xscontainer-owner"  # uuid of the VM the published keys and the host key pin belong to: a clone's differs
 STATUS = "xscontainer-status"  # published: JSON {"code", "message"}, only while the engine cannot be shown
+ADDRESS = "xscontainer-address"  # IPv4, IPv6 or name, instead of what the guest tools report
 SSH_PORT = "xscontainer-ssh-port"  # TCP port of the guest's sshd; [ssh] port of the settings if absent
 ENGINE_SOCKET = "xscontainer-engine-socket"  # path of the engine's socket in the guest; [engine] socket if absent
+ENGINE = "xscontainer-engine"  # "docker" or "podman"; whichever is found if absent
+TLS_PORT = "xscontainer-tls-port"  # TCP port of the engine in mode tls; [engine] tls_port of the settings if absent
 
 # What a monitor publishes and a wipe removes.
 PUBLISHED = (PS, INFO, VERSION, STATUS)

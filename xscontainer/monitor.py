@@ -12,7 +12,7 @@ import time
 from typing import Callable, Dict, NamedTuple, Optional, Sequence, Tuple
 
 from xscontainer import keys, xmlform
-from xscontainer.access import Reach, Remembered, hang_up
+from xscontainer.access import hang_up
 from xscontainer.engine.api import Engine
 from xscontainer.engine.events import EventStream
 from xscontainer.errors import (
@@ -28,6 +28,7 @@ from xscontainer.errors import (
 )
 from xscontainer.model import Container, EngineEvent, EngineInfo, EngineVersion, containers_from_api
 from xscontainer.publish import Pacer, Publication
+from xscontainer.reach import Reach, Remembered
 from xscontainer.settings import Settings
 from xscontainer.vmrecord import VMRecord
 

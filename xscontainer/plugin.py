@@ -11,8 +11,9 @@ import time
 import xmlrpc.client
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
-from xscontainer import actions, eligibility
-from xscontainer.actions import Context
+from xscontainer import eligibility
+from xscontainer.actions import containers, registration
+from xscontainer.actions.context import Context
 from xscontainer.errors import (
     ArgumentError,
     ObjectGone,
@@ -60,15 +61,15 @@ class Verb(NamedTuple):
 
 
 VERBS: Dict[str, Verb] = {
-    "start": Verb(actions.start, ("vmuuid", "container"), RESIDENT),
-    "stop": Verb(actions.stop, ("vmuuid", "container"), RESIDENT, patience=STOPPING),
-    "restart": Verb(actions.restart, ("vmuuid", "container"), RESIDENT, patience=STOPPING),
-    "pause": Verb(actions.pause, ("vmuuid", "container"), RESIDENT),
-    "unpause": Verb(actions.unpause, ("vmuuid", "container"), RESIDENT),
-    "get_inspect": Verb(actions.get_inspect, ("vmuuid", "object"), RESIDENT),
-    "get_top": Verb(actions.get_top, ("vmuuid", "object"), RESIDENT),
-    "register": Verb(actions.register, ("vmuuid",)),
-    "deregister": Verb(actions.deregister, ("vmuuid",)),
+    "start": Verb(containers.start, ("vmuuid", "container"), RESIDENT),
+    "stop": Verb(containers.stop, ("vmuuid", "container"), RESIDENT, patience=STOPPING),
+    "restart": Verb(containers.restart, ("vmuuid", "container"), RESIDENT, patience=STOPPING),
+    "pause": Verb(containers.pause, ("vmuuid", "container"), RESIDENT),
+    "unpause": Verb(containers.unpause, ("vmuuid", "container"), RESIDENT),
+    "get_inspect": Verb(containers.get_inspect, ("vmuuid", "object"), RESIDENT),
+    "get_top": Verb(containers.get_top, ("vmuuid", "object"), RESIDENT),
+    "register": Verb(registration.register, ("vmuuid",)),
+    "deregister": Verb(registration.deregister, ("vmuuid",)),
 }
 
 
@@ -252,7 +253,7 @@ def serving_host(call: Call, context: Context, fresh: bool = False) -> "Optional
     if place == RESIDENT:
         return _resident_host(context, arguments["vmuuid"], fresh)
     if place == STORAGE:
-        host = actions.ask_xapi(context, lambda session: _storage_host(session, arguments, context.this_host_ref()))
+        host = context.sessions.run(lambda session: _storage_host(session, arguments, context.this_host_ref()))
         return host if host != context.this_host_ref() else None
     return None
 
@@ -262,7 +263,7 @@ def _resident_host(context: Context, vm_uuid: str, fresh: bool) -> "Optional[str
     vm = None if fresh else context.vm(vm_uuid)
     if vm is None or _hindrance(vm):
         # What events told may be behind: bad news is worth asking again.
-        vm = actions.ask_xapi(context, lambda session: xapi_vm.record(session, vm_uuid))
+        vm = context.sessions.run(lambda session: xapi_vm.record(session, vm_uuid))
     hindrance = _hindrance(vm)
     if hindrance:
         raise hindrance
@@ -350,4 +351,4 @@ def _call_plugin(call: Call, context: Context, host: str) -> str:
             session.set_timeout(settings.xapi.timeout)
 
     # xapi looks at the session first: if that is gone, nothing was called and it may be tried again.
-    return actions.run(context.forwarding_session, work, settings.daemon.workers)
+    return context.forwarding.run(work)

@@ -50,6 +50,7 @@ class SSHSettings(NamedTuple):
 
 class EngineSettings(NamedTuple):
     socket: str = "/var/run/docker.sock"
+    tls_port: int = 2376
     request_timeout: float = 30.0
     max_response_bytes: int = 33554432
     max_channels: int = 8
@@ -184,6 +185,7 @@ KEYS: Dict[str, Dict[str, Key]] = {
     },
     "engine": {
         "socket": Key(_SOCKET, "The engine's socket inside the guests."),
+        "tls_port": Key(_whole(1, 65535), "Port of the guests' engines that are reached over TLS."),
         "request_timeout": Key(_seconds(0.1, 3600), "Deadline of one request to an engine."),
         "max_response_bytes": Key(_whole(65536, 1 << 30), "A longer answer, or line of an event stream, is refused."),
         "max_channels": Key(_whole(2, 9), "How many SSH channels may be open to one guest (sshd allows 10)."),

@@ -8,7 +8,7 @@ import XenAPI
 
 from xscontainer import plugin, settings
 from xscontainer.access import Access, session_pool
-from xscontainer.actions import Context
+from xscontainer.actions.context import Context
 from xscontainer.context import LocalContext
 from xscontainer.plugin import ANYWHERE, RESIDENT, STORAGE, Verb
 from xscontainer.server import Server

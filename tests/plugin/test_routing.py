@@ -328,7 +328,7 @@ def test_sessions_that_a_restart_of_xapi_ended_do_not_fail_a_call(own: PluginPoo
     together = threading.Barrier(3)
 
     def hold(context: Any) -> str:
-        with context.session(), context.forwarding_session():
+        with context.sessions.lease(), context.forwarding.lease():
             together.wait(10)
         return "True"
 

@@ -10,7 +10,7 @@ import pytest
 from tests.need import need
 from tests.watch.conftest import ORIGINATOR
 from xscontainer import keys
-from xscontainer.access import Access, Remembered, hang_up, require_running_here, session_pool
+from xscontainer.access import Access, hang_up, require_running_here, session_pool
 from xscontainer.engine import keypair
 from xscontainer.errors import (
     AddressRefused,
@@ -23,6 +23,7 @@ from xscontainer.errors import (
     VMElsewhere,
     VMNotRunning,
 )
+from xscontainer.reach import Remembered
 from xscontainer.settings import Settings
 from xscontainer.simulator.engines import EmbeddedEngine
 from xscontainer.simulator.guests import Guest, OpenSSHGuest
@@ -52,7 +53,8 @@ class Scene:
         return self.pool.create_vm("web", other_config=config, networks={"0/ip": self.guest.address})
 
     def authorize(self) -> None:
-        self.guest.authorize(self.access.private_key().get_name() + " " + self.access.private_key().get_base64())
+        key = self.access.pool_key.private()
+        self.guest.authorize(f"{key.get_name()} {key.get_base64()}")
 
     def names(self, ref: str = "") -> List[str]:
         """The containers, over a connection made for it."""
@@ -211,14 +213,14 @@ def test_where_it_must_run(scene: Scene, state: str, host: int, error: Any) -> N
 
 def test_one_key_pair_for_all_however_many_ask_at_once(scene: Scene) -> None:
     found: List[str] = []
-    threads = [threading.Thread(target=lambda: found.append(scene.access.private_key().get_base64()))
+    threads = [threading.Thread(target=lambda: found.append(scene.access.pool_key.private().get_base64()))
                for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(found) == 8 and len(set(found)) == 1
-    assert scene.access.private_key().get_bits() >= 3072
+    assert scene.access.pool_key.private().get_bits() >= 3072
 
 
 def test_the_key_that_the_pool_has_is_used(scene: Scene, sessions: SessionPool) -> None:
@@ -231,7 +233,7 @@ def test_the_key_that_the_pool_has_is_used(scene: Scene, sessions: SessionPool) 
 
     public: List[str] = []
     sessions.run(store)
-    assert scene.access.private_key().get_base64() == public[0].split()[1]
+    assert scene.access.pool_key.private().get_base64() == public[0].split()[1]
 
 
 def test_an_unusable_key_is_told(scene: Scene, sessions: SessionPool) -> None:

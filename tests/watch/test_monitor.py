@@ -13,7 +13,6 @@ from tests.engine.peers import SocketConnection
 from tests.waiting import until
 from tests.watch.conftest import ORIGINATOR
 from xscontainer import keys
-from xscontainer.access import Remembered
 from xscontainer.engine.api import Engine
 from xscontainer.errors import (
     AddressUnknown,
@@ -26,6 +25,7 @@ from xscontainer.errors import (
 )
 from xscontainer.monitor import Monitor, Opener
 from xscontainer.publish import Publication
+from xscontainer.reach import Remembered
 from xscontainer.settings import Settings
 from xscontainer.simulator.engines import EmbeddedEngine
 from xscontainer.simulator.xapi import Pool

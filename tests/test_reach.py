@@ -1,0 +1,61 @@
+"""How a VM's keys say where its engine is: written by others, so checked."""
+
+import pytest
+
+from xscontainer import keys
+from xscontainer.errors import ArgumentError, ModeUnsupported
+from xscontainer.reach import Reach
+from xscontainer.settings import Settings
+
+UUIDS = tuple(f"{digit * 8}-0000-4000-8000-000000000000" for digit in "123")
+
+
+def test_without_keys_the_settings_say() -> None:
+    assert Reach.of({}, Settings()) == Reach("ssh", "", 22, "core", "/var/run/docker.sock")
+
+
+def test_keys_win() -> None:
+    config = {keys.USERNAME: "deploy.er-1", keys.SSH_PORT: "2222", keys.ENGINE_SOCKET: "/run/user/1000/podman.sock",
+              keys.MODE: "ssh", keys.ADDRESS: "docker-7.Example.org", keys.ENGINE: "podman", keys.TLS_PORT: "x"}
+    assert Reach.of(config, Settings()) == Reach(
+        "ssh", "docker-7.example.org", 2222, "deploy.er-1", "/run/user/1000/podman.sock", "podman")
+
+
+def test_tls_has_its_own() -> None:
+    config = dict(zip((keys.TLS_CA_CERT, keys.TLS_CLIENT_CERT, keys.TLS_CLIENT_KEY), UUIDS), **{keys.MODE: "tls"})
+    assert Reach.of(config, Settings()) == Reach("tls", "", 2376, secrets=UUIDS)
+    assert Reach.of({**config, keys.TLS_PORT: "2377"}, Settings()).port == 2377
+    assert Reach.of({keys.MODE: "tls"}, Settings()).secrets == ("", "", "")
+
+
+@pytest.mark.parametrize("given, dialled", [
+    ("10.1.2.3", "10.1.2.3"), (" 10.1.2.3\n", "10.1.2.3"), ("2001:DB8::0:1", "2001:db8::1"), ("web", "web"),
+    ("a-1.b.example", "a-1.b.example"), ("1and1.example", "1and1.example"), ("", ""), ("  ", ""),
+])
+def test_addresses(given: str, dialled: str) -> None:
+    assert Reach.of({keys.ADDRESS: given}, Settings()).address == dialled
+
+
+@pytest.mark.parametrize("key, value", [
+    (keys.USERNAME, "-oProxyCommand=x"), (keys.USERNAME, "a b"), (keys.USERNAME, "root\n"), (keys.USERNAME, "x" * 65),
+    (keys.SSH_PORT, "0"), (keys.SSH_PORT, "65536"), (keys.SSH_PORT, "22; reboot"), (keys.SSH_PORT, "\u0662\u0662"),
+    (keys.ENGINE_SOCKET, "docker.sock"), (keys.ENGINE_SOCKET, "/a/../b"), (keys.ENGINE_SOCKET, "/a$(reboot)"),
+    (keys.ENGINE_SOCKET, "/a b"), (keys.ENGINE_SOCKET, "/" + "x" * 101), (keys.ENGINE_SOCKET, "/a\n"),
+    (keys.ENGINE, "containerd"), (keys.ADDRESS, "10.0.0.300"), (keys.ADDRESS, "127.1"), (keys.ADDRESS, "0x7f000001"),
+    (keys.ADDRESS, "a b"), (keys.ADDRESS, "-x"), (keys.ADDRESS, "x" * 254), (keys.ADDRESS, "fe80::1%eth0;x"),
+    (keys.ADDRESS, "2130706433"), (keys.ADDRESS, "a..b"), (keys.ADDRESS, "\u0661.\u0662"),
+])
+def test_a_value_that_cannot_be_is_refused_by_name(key: str, value: str) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        Reach.of({key: value}, Settings())
+    assert key in str(caught.value)
+
+
+def test_a_secret_that_is_no_uuid_is_refused() -> None:
+    with pytest.raises(ArgumentError, match=keys.TLS_CLIENT_KEY):
+        Reach.of({keys.MODE: "tls", keys.TLS_CLIENT_KEY: "/etc/shadow"}, Settings())
+
+
+def test_another_mode_is_refused() -> None:
+    with pytest.raises(ModeUnsupported, match="rsh"):
+        Reach.of({keys.MODE: "rsh"}, Settings())

@@ -1,0 +1,122 @@
+"""From a VM to its engine: where it answers, how to log in, and an open connection.
+
+The one place where XAPI's side (addresses, secrets, other_config) and the
+engine's side (SSH, TLS, Docker) meet.
+"""
+
+from typing import List, Optional, Tuple
+
+from xscontainer import addresses, keys
+from xscontainer.access import credentials
+from xscontainer.access.facts import Facts, read_facts
+from xscontainer.engine import ssh
+from xscontainer.engine.api import Engine
+from xscontainer.engine.connection import Connection
+from xscontainer.errors import AddressRefused, AddressUnknown, ModeUnsupported, VMElsewhere, VMNotRunning
+from xscontainer.reach import TLS, Reach, Remembered
+from xscontainer.settings import Settings
+from xscontainer.vmrecord import VMRecord
+from xscontainer.xapi import vm as xapi_vm
+from xscontainer.xapi.session import Session, SessionPool
+
+__all__ = ["Access", "Facts", "hang_up", "login", "read_facts", "require_running_here", "session_pool"]
+
+
+class Access:
+    """Opens engines. Thread-safe.
+
+    :param sessions: XAPI logins, for the key pair and for pinning host keys.
+    """
+
+    def __init__(self, settings: Settings, sessions: SessionPool) -> None:
+        self.settings = settings
+        self.sessions = sessions
+        self.pool_key = credentials.PoolKey(sessions, lambda: self.facts)
+        self._facts: Optional[Facts] = None
+
+    def update(self, facts: Facts) -> None:
+        """Take newer facts; what is open stays open."""
+        self._facts = facts
+
+    @property
+    def facts(self) -> Facts:
+        if self._facts is None:
+            self._facts = self.sessions.run(
+                lambda session: read_facts(session, self.settings.daemon.inventory))
+        return self._facts
+
+    def open(self, vm: VMRecord, remembered: Remembered = Remembered()) -> Tuple[Engine, Remembered]:
+        """Connect to the engine in a VM; the caller ends it with :func:`hang_up`.
+
+        What a clone carried in is removed first: nobody is shown another VM's list, nor asked for its host key.
+
+        :raises VMError: its addresses do not serve. ConnectError: nor does what answers there.
+        """
+        if not vm.is_owner:
+            vm = self.sessions.run(lambda session: xapi_vm.adopt(session, vm))
+        reach = Reach.of(vm.other_config, self.settings)
+        where = self.addresses(vm, reach, remembered.address)
+        if reach.mode == TLS:
+            connection = self._over_tls(vm, reach, where)
+        else:
+            connection = self._over_ssh(vm, reach, where, remembered)
+        return Engine(connection, self.settings.engine), Remembered(connection.address, connection.method)
+
+    def addresses(self, vm: VMRecord, reach: Reach, last_good: str = "") -> Tuple[str, ...]:
+        """Numeric addresses at which to try the VM, in order of preference.
+
+        :raises AddressUnknown: there is none. AddressRefused: there are, and none may be used.
+        """
+        found = addresses.candidates(
+            vm.networks, self.facts.host_addresses, last_good,
+            self.facts.pool.prefers_internal_network, self.settings.address.allow_loopback)
+        if found.usable:
+            return found.usable
+        if found.refused:
+            refused = "; ".join(f"{address}: {why}" for address, why in found.refused)
+            raise AddressRefused(f"VM {vm.label} has no address that may be used ({refused}).")
+        raise AddressUnknown(f"The guest tools of VM {vm.label} report no IP address.")
+
+    def _over_ssh(self, vm: VMRecord, reach: Reach, where: Tuple[str, ...], remembered: Remembered) -> Connection:
+        shown: List[Tuple[str, str]] = []  # the guest's host key, if it is the first time that we see one
+        connection = ssh.connect(
+            ssh.Target(where, reach.port, reach.user, reach.socket,
+                       vm.other_config.get(keys.HOST_KEY) or None, remembered.method),
+            self.pool_key.private(), self.settings.ssh, self.settings.engine,
+            on_host_key=lambda base64, fingerprint: shown.append((base64, fingerprint)))
+        try:
+            # Only now: what answers at the address has shown that it is prepared for this pool.
+            for base64, fingerprint in shown:
+                credentials.pin(self.sessions, vm, base64, fingerprint)
+            return connection
+        except BaseException:
+            connection.close()
+            raise
+
+    def _over_tls(self, vm: VMRecord, reach: Reach, where: Tuple[str, ...]) -> Connection:
+        raise ModeUnsupported(f"VM {vm.label} is to be reached over TLS, and only ssh is supported so far.")
+
+
+def require_running_here(vm: VMRecord, this_host: str) -> None:
+    """:raises VMNotRunning: it does not run. VMElsewhere: not on this host."""
+    if vm.power_state != "Running":
+        raise VMNotRunning(f"VM {vm.label} is {vm.power_state.lower()}: its containers cannot be reached.")
+    if vm.resident_on != this_host:
+        raise VMElsewhere(f"VM {vm.label} does not run on this host (any more).")
+
+
+def hang_up(engine: Engine) -> None:
+    """End an engine that :meth:`Access.open` gave, and the connection under it."""
+    engine.close()
+    engine.connection.close()
+
+
+def login(settings: Settings, timeout: Optional[float] = None) -> Session:
+    """A session on this host's xapi with our own originator."""
+    xapi = settings.xapi
+    return Session.login(xapi.socket, xapi.originator, timeout or xapi.timeout, xapi.login_timeout)
+
+
+def session_pool(settings: Settings, most: int = 0) -> SessionPool:
+    """:param most: sessions at once; 0: as the settings say."""
+    return SessionPool(lambda: login(settings), most or settings.xapi.sessions, settings.xapi.timeout)

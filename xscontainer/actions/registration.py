@@ -1,0 +1,51 @@
+"""Switching container management on and off for a VM."""
+
+from xscontainer import keys
+from xscontainer.actions import DONE
+from xscontainer.actions.context import Context
+from xscontainer.errors import ArgumentError
+from xscontainer.xapi import vm as xapi_vm
+from xscontainer.xapi.session import Session
+
+
+def register(context: Context, vmuuid: str) -> str:
+    """Switch container management on for a VM, running or not.
+
+    :raises ArgumentError: it is a template, a snapshot or a control domain.
+    """
+    context.sessions.run(lambda session: _switch_on(session, vmuuid))
+    context.registered(vmuuid)
+    return DONE
+
+
+def _switch_on(session: Session, vm_uuid: str) -> None:
+    vm = xapi_vm.record(session, vm_uuid)
+    if not vm.is_guest:
+        raise ArgumentError(f"{vm.label} is a template, a snapshot or a control domain.",
+                            "Only a VM can have its containers managed.")
+    if not vm.is_owner:
+        # A clone brings the list and the host key of the VM it was made from. From here on the
+        # keys are this VM's own, so the other's must not pass for them.
+        for key in (*keys.PUBLISHED, keys.HOST_KEY):
+            if key in vm.other_config:
+                xapi_vm.remove_key(session, vm.ref, key)
+    # The switch comes last: whoever sees it on finds the rest in place.
+    for key, value in ((keys.OWNER, vm.uuid), (keys.MONITOR, "True")):
+        if vm.other_config.get(key) != value:
+            xapi_vm.put_key(session, vm.ref, key, value, present=key in vm.other_config)
+
+
+def deregister(context: Context, vmuuid: str) -> str:
+    """Switch it off and remove what was published, from a template or snapshot as well."""
+    context.sessions.run(lambda session: _switch_off(session, vmuuid))
+    context.deregistered(vmuuid)
+    return DONE
+
+
+def _switch_off(session: Session, vm_uuid: str) -> None:
+    vm = xapi_vm.record(session, vm_uuid)
+    # The switch first: a monitor that publishes between the two sees it, and wipes after itself.
+    if vm.other_config.get(keys.MONITOR) != "False":
+        xapi_vm.put_key(session, vm.ref, keys.MONITOR, "False", present=keys.MONITOR in vm.other_config)
+    for key in vm.published:
+        xapi_vm.remove_key(session, vm.ref, key)

@@ -1,0 +1,105 @@
+"""How a VM's engine is to be reached, as the VM's other_config says.
+
+Every vm-admin writes other_config, so each value is checked before it goes anywhere.
+"""
+
+import ipaddress
+import re
+from typing import Mapping, NamedTuple, Tuple
+
+from xscontainer import keys
+from xscontainer.errors import ArgumentError, ModeUnsupported
+from xscontainer.settings import Settings
+
+SSH, TLS = "ssh", "tls"
+DOCKER, PODMAN = "docker", "podman"
+
+# A user name is only ever sent as the name to log in with, a socket path also stands in
+# the command of a fallback: nothing a shell would read as more than one word.
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}\$?\Z")
+_SOCKET = re.compile(r"/[A-Za-z0-9._/@:+-]{1,100}\Z")
+_PORT = re.compile(r"[0-9]{1,5}\Z")
+_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+                   r"(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*\Z")
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+
+
+class Reach(NamedTuple):
+    """A change of it calls for a new connection.
+
+    :ivar mode: SSH or TLS.
+    :ivar address: instead of those that the guest tools report: IPv4, IPv6 or a name; "" if none is set.
+    :ivar port: sshd's, or the engine's own with TLS.
+    :ivar user: whom to log in as; "" with TLS.
+    :ivar socket: the engine's in the guest, SSH only; "": it is to be found.
+    :ivar engine: DOCKER or PODMAN; "": whichever is found.
+    :ivar secrets: uuids of the XAPI secrets with CA certificate, client certificate and client key; TLS only.
+    """
+
+    mode: str
+    address: str
+    port: int
+    user: str = ""
+    socket: str = ""
+    engine: str = ""
+    secrets: Tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, other_config: "Mapping[str, str]", settings: Settings) -> "Reach":
+        """:raises ModeUnsupported: neither ssh nor tls. ArgumentError: a key holds what it cannot."""
+        mode = other_config.get(keys.MODE) or SSH
+        if mode not in (SSH, TLS):
+            raise ModeUnsupported(f"{keys.MODE} of the VM is {mode[:20]!r}; there are {SSH} and {TLS}.")
+        address = _address(other_config.get(keys.ADDRESS) or "")
+        if mode == TLS:
+            secrets = tuple(_uuid(key, other_config.get(key) or "")
+                            for key in (keys.TLS_CA_CERT, keys.TLS_CLIENT_CERT, keys.TLS_CLIENT_KEY))
+            return cls(mode, address, _port(keys.TLS_PORT, other_config, settings.engine.tls_port), secrets=secrets)
+        user = other_config.get(keys.USERNAME) or settings.ssh.user
+        if not _USER.match(user):
+            raise _unusable(keys.USERNAME, user, "a user name")
+        socket = other_config.get(keys.ENGINE_SOCKET) or settings.engine.socket
+        if not _SOCKET.match(socket) or "/../" in f"{socket}/":
+            raise _unusable(keys.ENGINE_SOCKET, socket, "an absolute path of a socket")
+        engine = other_config.get(keys.ENGINE) or ""
+        if engine not in ("", DOCKER, PODMAN):
+            raise _unusable(keys.ENGINE, engine, f"{DOCKER} or {PODMAN}")
+        return cls(mode, address, _port(keys.SSH_PORT, other_config, settings.ssh.port), user, socket, engine)
+
+
+class Remembered(NamedTuple):
+    """What worked last time for a VM, and is tried first the next time."""
+
+    address: str = ""
+    method: str = ""
+
+
+def _port(key: str, other_config: "Mapping[str, str]", default: int) -> int:
+    text = other_config.get(key) or str(default)
+    if not _PORT.match(text) or not 0 < int(text) < 65536:
+        raise _unusable(key, text, "a TCP port, 1 to 65535")
+    return int(text)
+
+
+def _address(text: str) -> str:
+    """As it is to be dialled: an address in its canonical form, or a name in lower case."""
+    text = text.strip()
+    try:
+        return str(ipaddress.ip_address(text)) if text else ""
+    except ValueError:
+        # A name of digits and dots alone is a mistyped address ("10.0.0.300"), or one that the C library
+        # would read in its own way ("127.1").
+        if not _NAME.match(text) or re.match(r"[0-9.]+\Z|0[xX]", text):
+            raise _unusable(keys.ADDRESS, text, "an IPv4 address, an IPv6 address or a name") from None
+        return text.lower()
+
+
+def _uuid(key: str, text: str) -> str:
+    if text and not _UUID.match(text):
+        raise _unusable(key, text, "the uuid of a secret")
+    return text
+
+
+def _unusable(key: str, value: str, wanted: str) -> ArgumentError:
+    return ArgumentError(f"{key} in the VM's other_config is {value[:80]!r}, which is not {wanted}.",
+                         "Correct or remove the key.")

@@ -21,6 +21,7 @@ RELATIONS = {
     ("VBD", "VM"): ("VM", "VBDs"),
     ("VBD", "VDI"): ("VDI", "VBDs"),
     ("VDI", "SR"): ("SR", "VDIs"),
+    ("VDI", "snapshot_of"): ("VDI", "snapshots"),
     ("PBD", "SR"): ("SR", "PBDs"),
     ("PBD", "host"): ("host", "PBDs"),
     ("PIF", "host"): ("host", "PIFs"),

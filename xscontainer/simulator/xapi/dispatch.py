@@ -3,7 +3,23 @@
 import logging
 from typing import TYPE_CHECKING, Any, Callable, Dict, List
 
-from . import events, generic, hosts, lifecycle, messages, plugins, secrets, sessions, tasks, vms
+from . import (
+    events,
+    generic,
+    hosts,
+    lifecycle,
+    messages,
+    networks,
+    plugins,
+    secrets,
+    sessions,
+    storage,
+    tasks,
+    templates,
+    vbds,
+    vdis,
+    vms,
+)
 from .datamodel import Method, Model
 from .decode import Request
 from .failures import Dropped, HttpError, XapiError, internal
@@ -16,8 +32,23 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 Handler = Callable[..., Any]
 HANDLERS: Dict[str, Handler] = {}
-for _module in (events, hosts, lifecycle, messages, plugins, secrets, sessions, tasks, vms):
-    HANDLERS.update(_module.HANDLERS)
+for _handlers in (
+    events.HANDLERS,
+    hosts.HANDLERS,
+    lifecycle.HANDLERS,
+    messages.HANDLERS,
+    networks.HANDLERS,
+    plugins.HANDLERS,
+    secrets.HANDLERS,
+    sessions.HANDLERS,
+    storage.HANDLERS,
+    tasks.HANDLERS,
+    templates.HANDLERS,
+    vbds.HANDLERS,
+    vdis.HANDLERS,
+    vms.HANDLERS,
+):
+    HANDLERS.update(_handlers)
 _PREFIXES = ("Async.", "InternalAsync.")
 
 

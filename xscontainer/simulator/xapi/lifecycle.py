@@ -3,7 +3,7 @@
 import random
 from typing import TYPE_CHECKING, Any, Callable, Dict, Optional
 
-from . import operations
+from . import networks, operations, vbds
 from .clock import now
 from .database import Row
 from .failures import XapiError
@@ -76,6 +76,8 @@ def boot(pool: "Pool", vm: Row, host: Row, step: Callable[[], None]) -> None:
             database.set(metrics, "start_time", now())
             database.set(metrics, "VCPUs_number", vm.values["VCPUs_at_startup"])
         database.set(vm, "last_boot_CPU_flags", CPU_FLAGS)
+    networks.attach_all(pool, vm)
+    vbds.attach_all(pool, vm)
     step()
 
 
@@ -83,6 +85,8 @@ def power_off(pool: "Pool", vm: Row, step: Callable[[], None], state: str = "Hal
     """The fields of a VM that ends (or, with `state`, is suspended)."""
     database = pool.db
     database.set(vm, "power_state", state)
+    networks.detach_all(pool, vm)
+    vbds.detach_all(pool, vm)
     step()
     with database.lock:
         database.set(vm, "resident_on", NULL)
@@ -97,6 +101,7 @@ def _start(call: "Call", vm: Row, host: Optional[Row], operation: str, paused: b
     pool = call.pool
     with operation_on(call, vm, operation) as key:
         target = host or pool.choose_host(vm)
+        vbds.check_start(pool, vm, target.ref)
         pool.db.add_to(target, "current_operations", key, "vm_start")
         try:
             pool.step()
@@ -174,6 +179,7 @@ def _resume(call: "Call", vm: Row, host: Optional[Row], operation: str) -> str:
     pool = call.pool
     with operation_on(call, vm, operation):
         target = host or pool.choose_host(vm)
+        vbds.check_start(pool, vm, target.ref)
         pool.step()
         pool.db.set(vm, "resident_on", target.ref)
         pool.step()
@@ -182,6 +188,8 @@ def _resume(call: "Call", vm: Row, host: Optional[Row], operation: str) -> str:
             pool.db.set(vm, "domid", pool.next_domid())
             _drop_metrics(pool, vm)
             _new_metrics(pool, vm)
+        networks.attach_all(pool, vm)
+        vbds.attach_all(pool, vm)
         pool.power_event(vm.ref, "resume")
         pool.step()
     return ""
@@ -218,6 +226,9 @@ def pool_migrate(call: "Call", ref: str, host: str, _options: Dict[str, Any]) ->
     with operation_on(call, vm, "pool_migrate"):
         if vm.values["resident_on"] == host:
             return ""
+        missing = vbds.missing_sr(pool, vm, host)
+        if missing:
+            raise XapiError("VM_REQUIRES_SR", ref, missing)
         pool.db.set(vm, "scheduled_to_be_resident_on", host)
         pool.pause(pool.migrate_copy)
         pool.power_event(ref, "migrate")

@@ -5,19 +5,19 @@ import threading
 import uuid
 from typing import Any, Callable, Dict, List, Optional, Set
 
-from . import lifecycle, operations, vms
+from . import lifecycle, operations, vbds, vms
 from .beginning import populate
 from .clock import now
 from .database import Database, Row
 from .datamodel import load
 from .decode import Request
 from .dispatch import Call, Dispatcher
+from .equipment import Equipment
 from .events import Events
 from .failures import Dropped, XapiError
 from .faults import Faults, Stats
 from .host import SimHost
 from .messages import Messages
-from .objects import Objects
 from .plugins import Runner
 from .sessions import Sessions, User
 from .values import NULL
@@ -26,7 +26,7 @@ PowerCallback = Callable[[str, str], None]
 ROOT_PASSWORD = "root-pw"
 
 
-class Pool(Objects):
+class Pool(Equipment):
     """A pool whose first host is the coordinator; a context manager that starts and stops it.
 
     directory: where sockets, plugin directories and inventory files go. hosts: how many. tcp: serve on 127.0.0.1 too.
@@ -36,6 +36,7 @@ class Pool(Objects):
     """
 
     def __init__(self, directory: str, hosts: int = 2, tcp: bool = True, event_delay: float = 0.001) -> None:
+        super().__init__()
         self.directory = os.path.abspath(directory)
         os.makedirs(self.directory, exist_ok=True)
         self.model = load()
@@ -174,9 +175,11 @@ class Pool(Objects):
         return next((h for h in self.hosts if h.ref == ref), None)
 
     def choose_host(self, vm: Row) -> Row:
-        """Where a VM starts: its affinity, else the host that is up and has the fewest VMs."""
+        """Where a VM starts: its affinity, else the host that is up, has its storage and the fewest VMs."""
         wanted = self.host_of(vm["affinity"])
-        up = [wanted] if wanted and wanted.up else [h for h in self.hosts if h.up]
+        up = [h for h in self.hosts if h.up and not vbds.missing_sr(self, vm, h.ref)]
+        if wanted in up:
+            up = [h for h in up if h is wanted]
         if not up:
             raise XapiError("NO_HOSTS_AVAILABLE")
         rows = [self.db.find("host", h.ref) for h in up]

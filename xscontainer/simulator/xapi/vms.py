@@ -4,7 +4,7 @@ import re
 import uuid
 from typing import TYPE_CHECKING, Any, Callable, Dict
 
-from . import operations
+from . import operations, vbds, vdis
 from .clock import now
 from .database import Row
 from .failures import XapiError
@@ -146,7 +146,7 @@ def _copy_vifs(pool: "Pool", vm: Row, copy: Row) -> None:
 
 
 def _clone(operation: str) -> Callable[..., str]:
-    def run(call: "Call", ref: str, name: str, *_sr: str) -> str:
+    def run(call: "Call", ref: str, name: str, sr: str = NULL) -> str:
         pool = call.pool
         vm = pool.db.find("VM", ref)
         with operation_on(call, vm, operation):
@@ -158,6 +158,7 @@ def _clone(operation: str) -> Callable[..., str]:
             with pool.db.lock:
                 copy = new_vm(pool, values)
                 _copy_vifs(pool, vm, copy)
+            vbds.copy_drives(pool, vm, copy, "" if sr == NULL else sr)
         return copy.ref
 
     return run
@@ -191,6 +192,7 @@ def snapshot(call: "Call", ref: str, name: str, _ignored: Any = ()) -> str:
         with pool.db.lock:
             copy = new_vm(pool, values)
             _copy_vifs(pool, vm, copy)
+            vbds.copy_drives(pool, vm, copy, snapshot=True)
             pool.saved[copy.ref] = saved
             pool.db.set(vm, "parent", copy.ref)
         pool.tell("VM_SNAPSHOTTED", vm, "{} snapshotted, snapshot name: " + name.replace("{", "{{").replace("}", "}}"))
@@ -217,7 +219,19 @@ def revert(call: "Call", ref: str) -> str:
                 if field not in _KEPT:
                     pool.db.set(vm, field, value)
             pool.db.set(vm, "parent", ref)
+        _revert_drives(pool, vm, copy)
     return ""
+
+
+def _revert_drives(pool: "Pool", vm: Row, copy: Row) -> None:
+    """Put copies of the snapshot's disks in place of the VM's."""
+    with pool.db.lock:
+        for drive in vbds.drives(pool, vm):
+            disk = pool.db.get("VDI", drive["VDI"])
+            vbds.remove(pool, drive)
+            if disk is not None and drive["type"] == "Disk" and not disk["VBDs"]:
+                vdis.remove(pool, disk, content=True)
+        vbds.copy_drives(pool, copy, vm)
 
 
 def set_is_a_template(call: "Call", ref: str, value: bool) -> str:
@@ -227,11 +241,6 @@ def set_is_a_template(call: "Call", ref: str, value: bool) -> str:
         call.pool.db.set(vm, "is_a_template", value)
         operations.refresh(call.pool, vm)
     return ""
-
-
-def provision(call: "Call", ref: str) -> str:
-    """VM.provision: a template's clone becomes a VM."""
-    return set_is_a_template(call, ref, False)
 
 
 def set_vcpus_max(call: "Call", ref: str, value: int) -> str:
@@ -282,7 +291,6 @@ HANDLERS = {
     "VM.snapshot": snapshot,
     "VM.checkpoint": checkpoint,
     "VM.revert": revert,
-    "VM.provision": provision,
     "VM.set_VCPUs_max": set_vcpus_max,
     "VM.set_is_a_template": set_is_a_template,
     "VIF.create": create_vif,

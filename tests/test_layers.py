@@ -49,7 +49,7 @@ LIBRARIES = {
     "xapi": {"XenAPI"},
     "engine": {"paramiko", "docker", "requests", "urllib3", "cryptography"},
     "configdrive": {"pycdlib"},
-    "certificates": {"cryptography"},
+    "certificates": {"cryptography", "pycdlib"},
     BESIDE: {"paramiko", "docker", "requests", "urllib3", "cryptography", "pycdlib"},
 }
 

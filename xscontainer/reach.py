@@ -44,6 +44,15 @@ class Reach(NamedTuple):
     engine: str = ""
     secrets: Tuple[str, ...] = ()
 
+    @property
+    def name(self) -> str:
+        """``address`` if it is a name, else ""."""
+        try:
+            ipaddress.ip_address(self.address)
+        except ValueError:
+            return self.address
+        return ""
+
     @classmethod
     def of(cls, other_config: "Mapping[str, str]", settings: Settings) -> "Reach":
         """:raises ModeUnsupported: neither ssh nor tls. ArgumentError: a key holds what it cannot."""

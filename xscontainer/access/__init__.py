@@ -12,7 +12,7 @@ from xscontainer.access.facts import Facts, read_facts
 from xscontainer.engine import ssh
 from xscontainer.engine.api import Engine
 from xscontainer.engine.connection import Connection
-from xscontainer.errors import AddressRefused, AddressUnknown, ModeUnsupported, VMElsewhere, VMNotRunning
+from xscontainer.errors import AddressRefused, AddressUnknown, VMElsewhere, VMNotRunning
 from xscontainer.reach import TLS, Reach, Remembered
 from xscontainer.settings import Settings
 from xscontainer.vmrecord import VMRecord
@@ -94,7 +94,10 @@ class Access:
             raise
 
     def _over_tls(self, vm: VMRecord, reach: Reach, where: Tuple[str, ...]) -> Connection:
-        raise ModeUnsupported(f"VM {vm.label} is to be reached over TLS, and only ssh is supported so far.")
+        from xscontainer.engine import tls
+
+        found = credentials.of_tls(self.sessions, vm, reach)
+        return tls.connect(tls.Target(where, reach.port, reach.name), found, self.settings.ssh, self.settings.engine)
 
 
 def require_running_here(vm: VMRecord, this_host: str) -> None:

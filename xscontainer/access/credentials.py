@@ -1,13 +1,15 @@
-"""What authenticates: the pool's SSH key towards guests, and the pinned host keys of guests towards us."""
+"""What authenticates: towards guests the pool's SSH key and TLS certificates, towards us the guests' host keys."""
 
 import logging
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Callable, Optional, Tuple
 
 from xscontainer import keys
 from xscontainer.access.facts import Facts
 from xscontainer.engine import hostkeys, keypair
-from xscontainer.errors import HostKeyChanged
+from xscontainer.errors import HostKeyChanged, ObjectGone, TLSCredentialsMissing
+from xscontainer.reach import Reach
 from xscontainer.vmrecord import VMRecord
 from xscontainer.xapi import secret
 from xscontainer.xapi import vm as xapi_vm
@@ -15,6 +17,8 @@ from xscontainer.xapi.session import Session, SessionPool
 
 if TYPE_CHECKING:
     import paramiko
+
+    from xscontainer.engine.certs import Credentials
 
 log = logging.getLogger(__name__)
 
@@ -62,3 +66,21 @@ def pin(sessions: SessionPool, vm: VMRecord, base64: str, fingerprint: str) -> N
 
     sessions.run(write)
     log.info("VM %s: pinned its SSH host key %s, seen for the first time", vm.label, fingerprint)
+
+
+def of_tls(sessions: SessionPool, vm: VMRecord, reach: Reach) -> "Credentials":
+    """What the VM's secrets hold to connect with over TLS.
+
+    :raises TLSCredentialsMissing: it names no secret, or one that is gone.
+    """
+    from xscontainer.engine.certs import Credentials
+
+    found = []
+    for key, uuid in zip((keys.TLS_CA_CERT, keys.TLS_CLIENT_CERT, keys.TLS_CLIENT_KEY), reach.secrets):
+        if not uuid:
+            raise TLSCredentialsMissing(f"VM {vm.label} is to be reached over TLS, and its other_config has no {key}.")
+        try:
+            found.append(sessions.run(partial(secret.value, uuid=uuid)))
+        except ObjectGone as error:
+            raise TLSCredentialsMissing(f"There is no secret {uuid}, which {key} of VM {vm.label} names.") from error
+    return Credentials(*found)

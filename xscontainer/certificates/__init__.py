@@ -1,0 +1,1 @@
+"""Certificates for engines that are reached over TLS."""

@@ -1,0 +1,127 @@
+"""Keys and certificates, from nothing but numbers: a CA for the pool, one pair for an engine, one for us. Pure.
+
+ECDSA on P-256, which every engine with TLS 1.2 knows. What may sign says so (BasicConstraints, KeyUsage), what may not
+is bound to one purpose: the key of a guest's engine lets nobody in anywhere.
+"""
+
+import datetime
+import ipaddress
+from typing import NamedTuple, Optional, Sequence
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+CA_DAYS = 3650
+LEAF_DAYS = 825
+# Clocks of guests differ, and a certificate is used as soon as it is made.
+BEGINS_BEFORE = datetime.timedelta(days=1)
+
+
+class Pair(NamedTuple):
+    """A certificate and its private key, both PEM; the key as PKCS #8, not encrypted."""
+
+    certificate: str
+    key: str
+
+    def __repr__(self) -> str:  # it must not reach a log by accident
+        return "Pair(...)"
+
+
+class _Loaded(NamedTuple):
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+
+def new_ca(label: str, now: float) -> Pair:
+    """A CA of its own, for :data:`CA_DAYS`.
+
+    :param label: its name; at most 64 characters are used.
+    :param now: seconds since the epoch.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = _name(label)
+    builder = _builder(name, name, key, now, CA_DAYS)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    builder = builder.add_extension(_usage(signs=True), critical=True)
+    builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    return _pair(builder.sign(key, hashes.SHA256()), key)
+
+
+def new_server(ca: Pair, label: str, addresses: Sequence[str], now: float) -> Pair:
+    """For an engine that answers at ``addresses`` (IPv4, IPv6, names), for :data:`LEAF_DAYS`.
+
+    :raises ValueError: there is no address, or one is neither an address nor a name; or ``ca`` is unusable.
+    """
+    if not addresses:
+        raise ValueError("a server's certificate needs an address")
+    names = x509.SubjectAlternativeName([_alternative(address) for address in dict.fromkeys(addresses)])
+    return _leaf(ca, label, ExtendedKeyUsageOID.SERVER_AUTH, now, names)
+
+
+def new_client(ca: Pair, label: str, now: float) -> Pair:
+    """For ourselves, for :data:`LEAF_DAYS`.
+
+    :raises ValueError: ``ca`` is unusable.
+    """
+    return _leaf(ca, label, ExtendedKeyUsageOID.CLIENT_AUTH, now, None)
+
+
+def _leaf(ca: Pair, label: str, purpose: x509.ObjectIdentifier, now: float,
+          names: Optional[x509.SubjectAlternativeName]) -> Pair:
+    signer = _load(ca)
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = _builder(_name(label), signer.certificate.subject, key, now, LEAF_DAYS)
+    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    builder = builder.add_extension(_usage(signs=False), critical=True)
+    builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+    builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    builder = builder.add_extension(
+        x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.key.public_key()), critical=False)
+    if names is not None:
+        builder = builder.add_extension(names, critical=False)
+    return _pair(builder.sign(signer.key, hashes.SHA256()), key)
+
+
+def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, now: float,
+             days: int) -> x509.CertificateBuilder:
+    moment = datetime.datetime.fromtimestamp(int(now), datetime.timezone.utc)
+    return (x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(moment - BEGINS_BEFORE).not_valid_after(moment + datetime.timedelta(days=days)))
+
+
+def _usage(signs: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs, key_cert_sign=signs, crl_sign=signs, content_commitment=False,
+        key_encipherment=False, data_encipherment=False, key_agreement=False, encipher_only=False,
+        decipher_only=False)
+
+
+def _name(label: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, label[:64])])
+
+
+def _alternative(address: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(address))
+    except ValueError:
+        return x509.DNSName(address)
+
+
+def _pair(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Pair:
+    return Pair(
+        certificate.public_bytes(serialization.Encoding.PEM).decode("ascii"),
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
+                          serialization.NoEncryption()).decode("ascii"))
+
+
+def _load(pair: Pair) -> _Loaded:
+    certificate = x509.load_pem_x509_certificate(pair.certificate.encode("utf-8"))
+    key = serialization.load_pem_private_key(pair.key.encode("utf-8"), None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ValueError("the CA's key is not of the kind that is made here")
+    if key.public_key().public_numbers() != certificate.public_key().public_numbers():  # type: ignore[union-attr]
+        raise ValueError("the CA's certificate and key are no pair")
+    return _Loaded(certificate, key)

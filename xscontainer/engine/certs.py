@@ -1,0 +1,154 @@
+"""Certificates on the engine's side: what a TLS connection is made from, and what is wrong with one shown to us."""
+
+import datetime
+import ssl
+import tempfile
+import time
+from typing import NamedTuple, Tuple
+
+from cryptography import x509
+
+from xscontainer.engine import failures
+from xscontainer.errors import TLSCredentialsInvalid
+
+MOST_PEM = 64 * 1024  # characters of one certificate (with its chain) or key
+MEMORY = "/dev/shm"  # a file system that no disk holds
+
+
+class Credentials(NamedTuple):
+    """All PEM.
+
+    :ivar ca: the certificate(s) one of which must have signed the engine's; no other is trusted.
+    :ivar certificate: ours, with its chain if it has one.
+    :ivar key: its private key, not encrypted.
+    """
+
+    ca: str
+    certificate: str
+    key: str
+
+    def __repr__(self) -> str:  # it must not reach a log by accident
+        return "Credentials(...)"
+
+
+class Facts(NamedTuple):
+    """What a certificate says; words from a guest, fit for a message. Times are seconds since the epoch."""
+
+    subject: str
+    issuer: str
+    names: Tuple[str, ...]
+    begins: float
+    ends: float
+
+
+def client_context(credentials: Credentials, verify: bool = True) -> ssl.SSLContext:
+    """TLS 1.2 or newer, our certificate shown, the engine's verified against its CA and the name that is dialled.
+
+    :param verify: False: any certificate will do; to look at one that was refused, never to talk.
+    :raises TLSCredentialsInvalid: one of them is no such thing, or certificate and key are not a pair.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    _restrict(context)
+    if verify:
+        _load_ca(context, credentials.ca)
+    else:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    _load_own(context, credentials)
+    return context
+
+
+def _restrict(context: ssl.SSLContext) -> None:
+    if hasattr(context, "minimum_version"):
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+    else:  # CPython 3.6
+        context.options |= ssl.OP_NO_SSLv2 | ssl.OP_NO_SSLv3 | ssl.OP_NO_TLSv1 | ssl.OP_NO_TLSv1_1
+    context.options |= getattr(ssl, "OP_NO_RENEGOTIATION", 0)
+
+
+def _load_ca(context: ssl.SSLContext, pem: str) -> None:
+    try:
+        if len(pem) > MOST_PEM:
+            raise ValueError("it is too long")
+        context.load_verify_locations(cadata=pem)
+    except (ssl.SSLError, ValueError) as error:
+        # Not the library's words: they may quote what is in the secret.
+        raise TLSCredentialsInvalid("The secret with the CA certificate holds no certificate (PEM).") from error
+
+
+def _load_own(context: ssl.SSLContext, credentials: Credentials) -> None:
+    if len(credentials.certificate) > MOST_PEM or len(credentials.key) > MOST_PEM:
+        raise TLSCredentialsInvalid("The secret with the client certificate or its key is too long.")
+
+    def no_password() -> str:
+        raise TLSCredentialsInvalid("The private key of the client certificate is encrypted.",
+                                    "Store the key without a password.")
+
+    # The ssl module reads keys from files only: from one in memory that has no name.
+    with tempfile.TemporaryFile(dir=MEMORY) as file:
+        file.write(f"{credentials.certificate}\n{credentials.key}\n".encode("utf-8"))
+        file.flush()
+        try:
+            context.load_cert_chain(f"/proc/self/fd/{file.fileno()}", password=no_password)
+        except ssl.SSLError as error:
+            if error.reason == "KEY_VALUES_MISMATCH":
+                why = "The client certificate and the private key are no pair."
+            else:
+                why = "The secrets with the client certificate and its key do not hold a certificate and a key (PEM)."
+            raise TLSCredentialsInvalid(why) from error
+    try:
+        load(credentials.certificate)
+    except ValueError as error:
+        raise TLSCredentialsInvalid("The client certificate is malformed.") from error
+
+
+def facts(certificate: x509.Certificate) -> Facts:
+    """:raises ValueError: it is malformed."""
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        names = tuple(failures.words(name.value) for name in extension.value)
+    except x509.ExtensionNotFound:
+        names = ()
+    return Facts(failures.words(certificate.subject.rfc4514_string()),
+                 failures.words(certificate.issuer.rfc4514_string()), names[:20], *validity(certificate))
+
+
+def validity(certificate: x509.Certificate) -> Tuple[float, float]:
+    """First and last second of it, since the epoch."""
+    if hasattr(certificate, "not_valid_after_utc"):
+        return certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
+    utc = datetime.timezone.utc  # cryptography before 42 gives UTC without saying so
+    return (certificate.not_valid_before.replace(tzinfo=utc).timestamp(),
+            certificate.not_valid_after.replace(tzinfo=utc).timestamp())
+
+
+def fault(shown: Facts, wanted: str, wrong_name: bool, now: float) -> Tuple[str, str]:
+    """What is wrong with a certificate that was refused, and what to do about it.
+
+    :param wanted: the name or address that was dialled.
+    :param wrong_name: all is well with it but the name.
+    """
+    if now > shown.ends:
+        return f"ended on {day(shown.ends)}", "Give the engine a new certificate, or set this host's clock right."
+    if now < shown.begins:
+        return f"is not valid before {day(shown.begins)}", "Set the clock of this host, or that of the VM, right."
+    if wrong_name:
+        names = ", ".join(shown.names) or "no name or address at all"
+        return (f"is made out to {names}, and not to {wanted}",
+                "Give the engine a certificate for this address, or the VM an xscontainer-address that it is made "
+                "out to.")
+    return (f"is issued by {shown.issuer}, which is not the CA that the VM's xscontainer-tls-ca-cert names",
+            "Check that the engine has the certificate that was made for it, and that nothing else answers there.")
+
+
+def day(seconds: float) -> str:
+    """A time as people read it, to the second, in UTC."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
+
+
+def load(pem: str) -> x509.Certificate:
+    """The first certificate in ``pem``.
+
+    :raises ValueError: there is none.
+    """
+    return x509.load_pem_x509_certificate(pem.encode("utf-8"))

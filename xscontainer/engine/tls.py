@@ -1,0 +1,251 @@
+"""The engine's own TCP port, over TLS with certificates on both sides: each stream is a connection of its own."""
+
+import socket
+import ssl
+import threading
+import time
+from typing import NamedTuple, Optional, Set, Tuple
+
+from cryptography import x509
+
+from xscontainer.engine import certs, failures
+from xscontainer.engine.certs import Credentials
+from xscontainer.engine.connection import Connection
+from xscontainer.engine.dial import dial
+from xscontainer.engine.exchange import exchange
+from xscontainer.engine.tlsstream import TLSStream, reason, refusal
+from xscontainer.errors import (
+    EngineTimeout,
+    GuestSilent,
+    GuestUnreachable,
+    TLSCertificateInvalid,
+    TLSClientRefused,
+    TLSProtocol,
+    TransportLost,
+    XSContainerError,
+)
+from xscontainer.settings import EngineSettings, SSHSettings
+
+__all__ = ["Credentials", "TLSConnection", "Target", "connect"]
+
+METHOD = "tls"
+
+_UNREACHABLE_HINT = ("Check that the engine listens on that port in the VM and that no firewall stands between it and "
+                     "this host.")
+_SILENT_HINT = "Check that it is the engine that listens there and that the VM is not overloaded."
+# OpenSSL's names for "the name is wrong" and "the address is wrong", the only faults of an else good certificate.
+_WRONG_NAME = (62, 64)
+
+
+class Target(NamedTuple):
+    """Where the engine listens.
+
+    :ivar addresses: numeric IPs in order of preference.
+    :ivar name: what its certificate must be made out to; "": the address that answers.
+    """
+
+    addresses: Tuple[str, ...]
+    port: int
+    name: str = ""
+
+
+class TLSConnection(Connection):
+    """Nothing stands between streams; it is ended by close() only."""
+
+    method = METHOD
+
+    def __init__(self, target: Target, credentials: Credentials, ssh: SSHSettings, engine: EngineSettings) -> None:
+        """:raises TLSCredentialsInvalid: they are unusable."""
+        self._target = target
+        self._credentials = credentials
+        self._context = certs.client_context(credentials)
+        self._ssh = ssh
+        self._channels = threading.BoundedSemaphore(engine.max_channels)
+        self._lock = threading.Lock()
+        self._streams: Set[TLSStream] = set()
+        self._proven: Optional[TLSStream] = None  # has carried a request, and waits for the next
+        self._closed = False
+
+    def prove(self) -> None:
+        """Carry one request, for what only shows then: the engine refuses our certificate, or is none.
+
+        :raises XSContainerError: as :func:`connect`.
+        """
+        seconds = self._ssh.connect_timeout + self._ssh.banner_timeout
+        stream = self.open_stream(seconds)
+        try:
+            stream.deadline = time.monotonic() + self._ssh.auth_timeout
+            keep = exchange(stream, "GET", "/_ping", headers={"Host": "engine"}).keep
+            stream.deadline = None
+        except TLSClientRefused as error:
+            stream.close()
+            raise self._explained(error) from error
+        except BaseException:
+            stream.close()
+            raise
+        if keep:
+            self._proven = stream
+        else:
+            stream.close()
+
+    def open_stream(self, timeout: float) -> TLSStream:
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            self._check_open()
+            proven, self._proven = self._proven, None
+        if proven is not None:
+            if not proven.stale:
+                return proven
+            proven.close()
+        if not self._channels.acquire(timeout=timeout):
+            raise EngineTimeout("All connections to the engine stayed in use.")
+        try:
+            stream = TLSStream(*self._shake_hands(deadline), self._given_back)
+        except BaseException:
+            self._channels.release()
+            raise
+        with self._lock:
+            self._streams.add(stream)
+            closed = self._closed
+        if closed:
+            stream.close()
+            self._check_open()
+        return stream
+
+    def _given_back(self, stream: TLSStream) -> None:
+        with self._lock:
+            self._streams.discard(stream)
+        self._channels.release()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise TransportLost("The connection to the VM was closed.")
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            streams = list(self._streams)
+        for stream in streams:
+            stream.close()
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def describe(self) -> str:
+        return f"{self.address} port {self._target.port} (TLS)"
+
+    # --- one more connection
+
+    def _shake_hands(self, deadline: float) -> Tuple[ssl.SSLSocket, str]:
+        answered, address = self._dial(deadline)
+        where = f"{address} port {self._target.port}"
+        wanted = self._target.name or address
+        sock = None
+        try:
+            sock = self._context.wrap_socket(answered, server_hostname=wanted, do_handshake_on_connect=False,
+                                             suppress_ragged_eofs=False)
+            sock.settimeout(max(0.001, min(self._ssh.banner_timeout, deadline - time.monotonic())))
+            sock.do_handshake()
+            if not (sock.getpeercert() or {}).get("subjectAltName"):
+                # CPython 3.6 takes a common name instead, which nothing modern does.
+                raise ssl.CertificateError("it names no address")
+        except BaseException as error:
+            (sock or answered).close()
+            ours = self._failure(error, where, wanted, deadline)
+            if ours is None:
+                raise
+            raise ours from error
+        self.address = address
+        return sock, where
+
+    def _dial(self, deadline: float) -> Tuple[socket.socket, str]:
+        # Only the first connection chooses: all streams are to lead to the same engine.
+        addresses = (self.address,) if self.address else self._target.addresses
+        timeout = max(0.001, min(self._ssh.connect_timeout, deadline - time.monotonic()))
+        try:
+            answered = dial(addresses, self._target.port, timeout, self._ssh.dead_after)
+        except GuestUnreachable as error:
+            raise GuestUnreachable(error.message, _UNREACHABLE_HINT) from error
+        _watch(answered.sock, self._ssh)
+        return answered.sock, answered.address
+
+    def _failure(self, error: BaseException, where: str, wanted: str, deadline: float) -> Optional[XSContainerError]:
+        """What went wrong in a handshake, in our words; None: it was not the handshake."""
+        if isinstance(error, ssl.CertificateError) or _verification(error):
+            return self._refused_certificate(error, where, wanted, deadline)
+        if isinstance(error, (ssl.SSLEOFError, ConnectionError)):
+            return GuestSilent(f"{where} ended the connection during the TLS handshake.", _SILENT_HINT)
+        if isinstance(error, ssl.SSLError):
+            refused = refusal(error, where)
+            return self._explained(refused) if refused else TLSProtocol(
+                f"What answers at {where} does not speak TLS as it should ({reason(error).replace('_', ' ').lower()}).")
+        if isinstance(error, socket.timeout):
+            return GuestSilent(f"{where} did not complete the TLS handshake in time.", _SILENT_HINT)
+        if isinstance(error, OSError):
+            return GuestSilent(f"The TLS handshake with {where} failed: {failures.words(error)}.", _SILENT_HINT)
+        return None
+
+    def _explained(self, refused: TLSClientRefused) -> TLSClientRefused:
+        """With what our own certificate says of itself, where that is the reason."""
+        begins, ends = certs.validity(certs.load(self._credentials.certificate))
+        if begins <= time.time() <= ends:
+            return refused
+        return TLSClientRefused(f"{refused.message[:-1]}; it is valid from {certs.day(begins)} to {certs.day(ends)}.",
+                                "Give the VM a new client certificate, or set this host's clock right.")
+
+    def _refused_certificate(self, error: BaseException, where: str, wanted: str,
+                             deadline: float) -> TLSCertificateInvalid:
+        """OpenSSL does not hand over a certificate it refused: look at it once more, in a handshake of its own."""
+        try:
+            shown = self._look(deadline)
+        except (OSError, ValueError, XSContainerError):
+            words = failures.words(getattr(error, "verify_message", "") or error)
+            return TLSCertificateInvalid(f"The certificate of the engine at {where} is refused: {words}.")
+        what, hint = certs.fault(shown, wanted, _only_the_name(error), time.time())
+        return TLSCertificateInvalid(f"The certificate of the engine at {where} ({shown.subject}) {what}.", hint)
+
+    def _look(self, deadline: float) -> certs.Facts:
+        context = certs.client_context(self._credentials, verify=False)
+        answered, _ = self._dial(deadline)
+        with answered, context.wrap_socket(answered, do_handshake_on_connect=False) as sock:
+            sock.settimeout(max(0.001, min(self._ssh.banner_timeout, deadline - time.monotonic())))
+            sock.do_handshake()
+            return certs.facts(x509.load_der_x509_certificate(sock.getpeercert(True) or b""))
+
+
+def _verification(error: BaseException) -> bool:
+    return isinstance(error, ssl.SSLError) and error.reason == "CERTIFICATE_VERIFY_FAILED"
+
+
+def _only_the_name(error: BaseException) -> bool:
+    code = getattr(error, "verify_code", None)
+    # CPython 3.6 has no codes; it compares the name by itself, after all else was found right.
+    return isinstance(error, ssl.CertificateError) if code is None else code in _WRONG_NAME
+
+
+def _watch(sock: socket.socket, ssh: SSHSettings) -> None:
+    """Have the kernel notice a peer that is gone, as the SSH connection does; an idle stream has nothing to send."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    idle = max(1, int(ssh.keepalive))
+    between = max(1, int((ssh.dead_after - ssh.keepalive) / 3))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, between)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+
+
+def connect(target: Target, credentials: Credentials, ssh: SSHSettings, engine: EngineSettings) -> TLSConnection:
+    """One TCP connection, one handshake, one request.
+
+    :param ssh: its deadlines and its signs of life serve here too.
+    :raises ConnectError: GuestUnreachable, GuestSilent, TLSCertificateInvalid, TLSClientRefused, TLSProtocol.
+    :raises TLSCredentialsInvalid: what we were given to connect with is unusable.
+    :raises EngineError: what answers is no engine, or does not answer.
+    """
+    connection = TLSConnection(target, credentials, ssh, engine)
+    try:
+        connection.prove()
+    except BaseException:
+        connection.close()
+        raise
+    return connection

@@ -13,10 +13,10 @@ from rpm.pack.__main__ import Built, build
 from rpm.pack.payload import ROOT
 from rpm.pack.release import TARGETS, Release
 from tests.need import need, need_program
+from tests.pack.dom0 import EPOCH_SECONDS, Dom0
 from xscontainer import __version__
 
 OLDER = "0.0.9"
-EPOCH_SECONDS = 1700000000
 
 
 class Packs(NamedTuple):
@@ -59,6 +59,12 @@ def python36() -> str:
     return python_of("3.6")
 
 
+@pytest.fixture
+def dom0(python36: str) -> Iterator[Dom0]:
+    with Dom0(python36) as made:
+        yield made
+
+
 def run(*argv: str, **more: object) -> "subprocess.CompletedProcess[bytes]":
     """With both outputs caught in one."""
     return subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=100, **more)  # type: ignore
@@ -69,4 +75,4 @@ def rpm_files(built: Built, name: str) -> Path:
     return found
 
 
-__all__ = ["Packs", "Built", "run", "rpm_files", "packs", "python36", "python_of", "sys"]
+__all__ = ["Packs", "Built", "run", "rpm_files", "dom0", "packs", "python36", "python_of", "sys"]

@@ -19,9 +19,10 @@ import XenAPI
 from rpm.pack import packages
 from rpm.pack.tools import environment
 from tests.need import need, need_program
-from tests.pack.conftest import EPOCH_SECONDS
 from tests.waiting import until
 
+EPOCH_SECONDS = 1700000000
+UNIT = "xscontainer-monitor.service"
 PATH = "/sbin:/usr/sbin:/bin:/usr/bin"  # all that XAPI gives a plugin
 APPLETS = "sh cat mkdir rm find echo sleep timeout sha256sum kill test env setsid ls touch true".split()
 # Left out of a copy of Python: large, and no program needs them.
@@ -223,9 +224,9 @@ class Dom0:
     def enable_second_way(self, repo_file: str, tree: str, key: str) -> None:
         """As an admin does: the sample .repo file into its place, with the places of tree and key in it."""
         text = Path(repo_file).read_text()
-        text, count = re.subn(r"(?m)^(baseurl|gpgkey)=file://.*$",
-                              lambda line: f"{line.group(1)}=file://{tree if line.group(1) == 'baseurl' else key}", text)
-        assert count == 2
+        for name, place in (("baseurl", tree), ("gpgkey", key)):
+            text, count = re.subn(f"(?m)^{name}=file://.*$", f"{name}=file://{place}", text)
+            assert count == 1
         directory = self.root / "etc/yum.repos.d"
         directory.mkdir(exist_ok=True)
         (directory / "xscontainer.repo").write_text(text)

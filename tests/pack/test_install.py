@@ -7,19 +7,15 @@ import stat
 import subprocess
 import time
 import xml.etree.ElementTree as ElementTree
-import xmlrpc.client
 from pathlib import Path
 from typing import Iterator, List
 
 import pytest
 
-from rpm.pack import signing
-from rpm.pack.__main__ import build
-from rpm.pack.payload import ROOT
-from rpm.pack.release import LABEL, TARGETS, Release
+from rpm.pack.release import LABEL
 from tests.need import need
-from tests.pack.conftest import EPOCH_SECONDS, OLDER, Packs, python_of
-from tests.pack.dom0 import Dom0, build_rpm
+from tests.pack.conftest import OLDER, Packs
+from tests.pack.dom0 import UNIT, Dom0, build_rpm
 from tests.waiting import until
 from xscontainer import __version__, keys
 from xscontainer.simulator.engines.real import RealEngine
@@ -27,14 +23,7 @@ from xscontainer.simulator.guests import OpenSSHGuest
 from xscontainer.simulator.world import ContainerSpec, GuestSpec, World
 
 pytestmark = [pytest.mark.real, pytest.mark.limit(300)]
-UNIT = "xscontainer-monitor.service"
 CONTAINERS = (ContainerSpec("hadoop"), ContainerSpec("tomcat", state="paused"))
-
-
-@pytest.fixture
-def dom0(python36: str) -> Iterator[Dom0]:
-    with Dom0(python36) as made:
-        yield made
 
 
 @pytest.fixture
@@ -112,6 +101,7 @@ def test_life_of_a_pack_on_a_booted_host(dom0: Dom0, world: World, packs: Packs)
     assert dom0.run("/usr/bin/xscontainer", "--version").stdout.decode().strip() == __version__
     until(lambda: world.call(0, "start", vmuuid=world.vm("classic").uuid, container="hadoop") == "True")
     check_bugtool(dom0, world)
+    dom0.systemctl()
 
     # Removed: nothing of it is left, and no list that nobody keeps true; what the admin set stays.
     output = dom0.remove()
@@ -232,61 +222,3 @@ def test_a_removal_does_not_wait_for_a_xapi_that_does_not_answer(dom0: Dom0, pac
     begun = time.monotonic()
     dom0.remove()
     assert dom0.installed() == [] and time.monotonic() - begun < 60
-
-
-@pytest.mark.parametrize("asked", [True, False])
-def test_xapis_stamp_goes_only_where_xapi_removes_the_pack(packs: Packs, asked: bool) -> None:
-    uuid = packs.current.release.uuid
-    with Dom0(None) as host:
-        host.apply(packs.current.tree, packs.current.key)
-        stamp = host.path("var/update/applied/" + uuid)
-        assert stamp.exists()
-        if asked:
-            host.path("var/update/" + uuid).mkdir()
-            host.path(f"var/update/{uuid}/.remove").touch()
-        host.remove()
-        assert stamp.exists() is not asked
-
-
-def test_the_second_way_by_a_repo_file_that_is_not_enabled(dom0: Dom0, packs: Packs) -> None:
-    sample = os.path.join(os.path.dirname(packs.current.tree), "xscontainer.repo")
-    dom0.enable_second_way(sample, packs.current.tree, packs.current.key)
-    conf = f"[main]\nreposdir={dom0.path('etc/yum.repos.d')}\n"
-    assert "No match" in dom0.dnf("install", "xscontainer", conf=conf, check=False)
-    dom0.dnf("install", "--enablerepo=xscontainer", "xscontainer", conf=conf)
-    assert dom0.installed() == [f"xscontainer {__version__}"]
-    assert not dom0.path("var/update").exists(), "xe update-list would show it"
-    assert dom0.run("/usr/bin/xscontainer", "--version").stdout.decode().strip() == __version__
-    assert dom0.systemctl() == [f"preset {UNIT}", "daemon-reload"]
-    # An upgrade by the same way, and by a pack over it.
-    dom0.dnf("remove", "xscontainer", conf=conf)
-    dom0.enable_second_way(sample, packs.older.tree, packs.older.key)
-    dom0.dnf("install", "--enablerepo=xscontainer", "xscontainer", conf=conf)
-    dom0.apply(packs.current.tree, packs.current.key)
-    assert f"xscontainer {__version__}" in dom0.installed()
-    assert dom0.path("var/update/applied/" + packs.current.release.uuid).exists()
-
-
-@pytest.mark.parametrize("version", ["3.11", "3.12"])
-def test_packs_for_newer_interpreters_run_in_a_dom0_that_has_them(
-        version: str, packs: Packs, tmp_path: Path) -> None:
-    prefix = python_of(version)
-    with signing.signer(None) as signer:
-        release = Release(__version__, TARGETS[version], "none", signer.key_file, EPOCH_SECONDS)
-        built = build(release, signer, str(tmp_path), os.path.join(ROOT, "build", "wheels"))
-    with Dom0(prefix, version=version) as made:
-        made.precheck(built.tree, built.key)
-        made.apply(built.tree, built.key)
-        compiled = list(made.path("usr/lib/xscontainer").rglob(f"*.cpython-{version.replace('.', '')}.pyc"))
-        assert len(compiled) > 300
-        assert made.run("/usr/bin/xscontainer", "--version").stdout.decode().strip() == __version__
-        # All carried libraries, those in C as well; then the daemon's and the plugin's code.
-        code = ("import sys; sys.path.insert(0, '/usr/lib/xscontainer')\n"
-                "import bcrypt, cryptography.hazmat.bindings._rust, docker, nacl.bindings, paramiko, pycdlib\n"
-                "import xscontainer.daemon, xscontainer.plugin; print('all', docker.__file__)\n")
-        told = made.run("/usr/bin/python3", "-IS", "-c", code)
-        assert told.stdout.startswith(b"all /usr/lib/xscontainer/"), told.stderr
-        call = xmlrpc.client.dumps(("OpaqueRef:NULL", {"vmuuid": "x"}), "get_top")
-        answer = made.run("/etc/xapi.d/plugins/xscontainer", call)
-        assert b"ErrorDescription" in answer.stdout and b"PLUGIN_INCOMPLETE" not in answer.stdout, answer
-        assert not made.path("decoys").exists(), made.path("decoys").read_text()

@@ -26,10 +26,10 @@ pytestmark = [pytest.mark.real, pytest.mark.limit(300)]
 
 PAYLOADS = [LABEL, release.TEMPLATES]
 ALL = PAYLOADS + ["control-" + LABEL, "update-" + LABEL]
-# Files outside /usr/lib/xscontainer and /etc/xscontainer, each because the program that reads it looks there.
+# Files outside our own directories, each because the program that reads it looks there.
 ELSEWHERE = {
     "/etc/xapi.d/plugins/xscontainer",  # XAPI runs plugins from here
-    "/usr/bin/xscontainer", "/usr/sbin/xscontainer-monitor",  # PATH
+    "/usr/bin/xscontainer", "/usr/sbin/xscontainer-monitor", "/usr/sbin/xscontainer-prepare-vm",  # PATH
     "/usr/lib/systemd/system/xscontainer-monitor.service",
     "/usr/lib/systemd/system-preset/80-xscontainer.preset",
     "/etc/logrotate.d/xscontainer",
@@ -170,7 +170,7 @@ def test_the_iso_of_one_tree_is_always_the_same(packs: Packs, tmp_path: Path) ->
 
 def test_files_outside_our_directories_are_few(packs: Packs) -> None:
     files = query(rpm_files(packs.current, LABEL), "--list").split()
-    ours = ("/usr/lib/xscontainer", "/etc/xscontainer")
+    ours = ("/usr/lib/xscontainer", "/usr/share/xscontainer", "/etc/xscontainer")
     assert {name for name in files if not name.startswith(ours)} == ELSEWHERE
 
 
@@ -200,6 +200,12 @@ def test_it_carries_exactly_the_pinned_libraries_for_an_old_c_library(packs: Pac
         assert item["licenses"][0]["expression"]
     installed = {carried.canonical(re.split(r"-[0-9]", path.name)[0]) for path in private.glob("*.dist-info")}
     assert installed == set(pins)
+    # Nothing else: every file is one that a wheel lists, or ours.
+    listed = {line.split(",")[0] for record in private.glob("*.dist-info/RECORD")
+              for line in record.read_text().splitlines()}
+    others = {str(path.relative_to(private)) for path in private.rglob("*") if path.is_file()} - listed
+    assert {name for name in others if not name.startswith("xscontainer/")} == {
+        "LICENSE", "README.md", "XenAPI.py", "carried.cdx.json"}
     newest = max(tuple(int(part) for part in found.split(b"."))
                  for library in private.rglob("*.so*")
                  for found in re.findall(rb"GLIBC_([0-9.]+)\0", library.read_bytes()))
@@ -361,6 +367,34 @@ def test_a_key_that_hosts_cannot_use_is_refused(tmp_path: Path, capsys: "pytest.
     assert main(["--sign-key", str(key), "--output", str(tmp_path / "out")]) == 1
     assert "expires" in capsys.readouterr().err
     assert main(["--version", "1-2", "--output", str(tmp_path / "out")]) == 1
+
+
+@pytest.mark.parametrize("by", ["file", "name"])
+def test_a_release_is_signed_with_the_key_that_is_named(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+    path = tmp_path / "update.xml"
+    path.write_text("<update/>")
+    with signing.keyring() as home:
+        signing.generate(home)
+        monkeypatch.setenv("GNUPGHOME", home)
+        secret = subprocess.run(["gpg", "--batch", "--armor", "--export-secret-keys"], stdout=subprocess.PIPE,
+                                check=True, timeout=60).stdout
+        key = tmp_path / "secret.asc"
+        key.write_bytes(secret)
+        if by == "file":
+            monkeypatch.setenv("GNUPGHOME", str(tmp_path))
+        with signing.signer(str(key) if by == "file" else "xscontainer") as signer:
+            signer.sign_file(str(path))
+            public = signer.export(str(tmp_path))
+        assert os.path.basename(public) == "RPM-GPG-KEY-xscontainer"
+        with signing.keyring() as other:
+            import_key(other, public, trust=True)
+            assert trusted(gpg_status(other, str(path), f"{path}.asc"))
+
+
+def test_make_pack_hands_key_and_target_on() -> None:
+    done = run(need_program("make"), "-n", "-C", ROOT, "pack", "SIGN_KEY=a key", "TARGET=3.12")
+    assert b"-m rpm.pack" in done.stdout and b"--target '3.12' --sign-key 'a key'" in done.stdout
 
 
 def test_the_public_key_is_plain(packs: Packs) -> None:

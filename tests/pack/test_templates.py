@@ -12,8 +12,7 @@ from rpm.pack.__main__ import _templates
 from rpm.pack.release import TARGETS, TEMPLATES, Release
 from rpm.pack.tools import BuildError
 from tests.need import need_program
-from tests.pack.conftest import EPOCH_SECONDS
-from tests.pack.dom0 import Dom0
+from tests.pack.dom0 import EPOCH_SECONDS, Dom0
 
 pytestmark = [pytest.mark.real, pytest.mark.limit(300)]
 PLACE = "usr/share/xapi/vm-templates"
@@ -46,7 +45,8 @@ def install(host: Dom0, tmp_path: Path) -> "Callable[[str, Dict[str, object]], L
         for name, content in templates.items():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_text(json.dumps(content))
-        _templates(Release(version, TARGETS["3.6"], "3.4.0", "KEY", EPOCH_SECONDS), str(scratch), str(rpms), str(source))
+        release = Release(version, TARGETS["3.6"], "3.4.0", "KEY", EPOCH_SECONDS)
+        _templates(release, str(scratch), str(rpms), str(source))
         subprocess.run([need_program("createrepo_c"), "-q", str(rpms)], check=True, timeout=60)
         host.dnf("install", TEMPLATES, conf=f"[main]\nreposdir=/dev/null\nbest=1\n[t]\nname=t\nbaseurl=file://{rpms}\n"
                                             "gpgcheck=0\n")

@@ -16,6 +16,8 @@ from typing import Callable, Dict, Iterator, List, NamedTuple
 ROOT = Path(__file__).resolve().parent.parent.parent
 NODE = ROOT / "tests" / "clients" / "node"
 POLICY = "/usr/sbin/policy-rc.d"
+# cloud-init does nothing at a boot where this is.
+CLOUD_INIT_OFF = "/etc/cloud/cloud-init.disabled"
 APT = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=300"]
 INSTALL_SECONDS = 1200
 
@@ -78,6 +80,10 @@ PARTS: List[Part] = [
     Part("libxml2-utils", _program("xmllint")),
     Part("logrotate", _program("logrotate")),
     Part("systemd", _program("systemd-analyze")),
+    # What goes into guests is checked by the programs that read it there.
+    Part("cloud-init", _program("cloud-init")),
+    Part("ignition", _program("ignition-validate")),
+    Part("shellcheck", _program("shellcheck")),
 ]
 
 
@@ -106,6 +112,13 @@ def _no_services() -> Iterator[None]:
         os.unlink(POLICY)
 
 
+def _switch_cloud_init_off() -> None:
+    """Installed for its checks, it must not set this machine up anew at the next boot."""
+    os.makedirs(os.path.dirname(CLOUD_INIT_OFF), exist_ok=True)
+    with open(CLOUD_INIT_OFF, "a"):
+        pass
+
+
 def _run(argv: List[str], env: Dict[str, str], cwd: Path = ROOT) -> bool:
     """Run with all output on stderr; true if it succeeded."""
     try:
@@ -122,6 +135,8 @@ def apt_install(packages: List[str]) -> bool:
     """Install Debian packages (as root); true if all went well."""
     say("installing " + " ".join(packages))
     env = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
+    if "cloud-init" in packages:
+        _switch_cloud_init_off()
     with _no_services():
         updated = _run(APT + ["update"], env)
         return updated and _run(APT + ["install", "-y", "--no-install-recommends"] + packages, env)

@@ -101,6 +101,21 @@ def test_services_stay_off_only_while_packages_are_installed(tmp_path: Path, mon
     assert policy.exists()
 
 
+def test_cloud_init_is_installed_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    off = tmp_path / "cloud" / "cloud-init.disabled"
+    monkeypatch.setattr(parts, "CLOUD_INIT_OFF", str(off))
+    monkeypatch.setattr(parts, "POLICY", str(tmp_path / "policy-rc.d"))
+    switched: List[bool] = []
+
+    def run(*_: object) -> bool:
+        switched.append(off.exists())
+        return True
+
+    monkeypatch.setattr(parts, "_run", run)
+    assert parts.apt_install(["socat"]) and switched == [False, False]
+    assert parts.apt_install(["cloud-init"]) and switched[2:] == [True, True]
+
+
 def test_servers_are_found_outside_a_users_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", os.path.dirname(sys.executable))
     assert parts.find("no-such-program-at-all") == ""

@@ -1,12 +1,14 @@
 """Certificates on the engine's side: what a TLS connection is made from, and what is wrong with one shown to us."""
 
 import datetime
+import re
 import ssl
 import tempfile
 import time
-from typing import NamedTuple, Tuple
+from typing import List, NamedTuple, Optional, Tuple
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 
 from xscontainer.engine import failures
 from xscontainer.errors import TLSCredentialsInvalid
@@ -80,9 +82,11 @@ def _load_own(context: ssl.SSLContext, credentials: Credentials) -> None:
     if len(credentials.certificate) > MOST_PEM or len(credentials.key) > MOST_PEM:
         raise TLSCredentialsInvalid("The secret with the client certificate or its key is too long.")
 
+    asked: List[bool] = []  # for a password, which OpenSSL would read from the terminal
+
     def no_password() -> str:
-        raise TLSCredentialsInvalid("The private key of the client certificate is encrypted.",
-                                    "Store the key without a password.")
+        asked.append(True)
+        return ""
 
     # The ssl module reads keys from files only: from one in memory that has no name.
     with tempfile.TemporaryFile(dir=MEMORY) as file:
@@ -91,7 +95,9 @@ def _load_own(context: ssl.SSLContext, credentials: Credentials) -> None:
         try:
             context.load_cert_chain(f"/proc/self/fd/{file.fileno()}", password=no_password)
         except ssl.SSLError as error:
-            if error.reason == "KEY_VALUES_MISMATCH":
+            if asked:
+                why = "The private key of the client certificate is encrypted; store it without a password."
+            elif error.reason == "KEY_VALUES_MISMATCH":
                 why = "The client certificate and the private key are no pair."
             else:
                 why = "The secrets with the client certificate and its key do not hold a certificate and a key (PEM)."
@@ -122,11 +128,14 @@ def validity(certificate: x509.Certificate) -> Tuple[float, float]:
             certificate.not_valid_after.replace(tzinfo=utc).timestamp())
 
 
-def fault(shown: Facts, wanted: str, wrong_name: bool, now: float) -> Tuple[str, str]:
-    """What is wrong with a certificate that was refused, and what to do about it.
+def fault(shown: Facts, signer: Optional[Facts], wanted: str, wrong_name: bool, said: str,
+          now: float) -> Tuple[str, str]:
+    """What is wrong with a certificate that was refused, and what to do about it ("": the usual).
 
+    :param signer: the CA certificate of ours that signed it, if one did.
     :param wanted: the name or address that was dialled.
     :param wrong_name: all is well with it but the name.
+    :param said: OpenSSL's words.
     """
     if now > shown.ends:
         return f"ended on {day(shown.ends)}", "Give the engine a new certificate, or set this host's clock right."
@@ -137,8 +146,23 @@ def fault(shown: Facts, wanted: str, wrong_name: bool, now: float) -> Tuple[str,
         return (f"is made out to {names}, and not to {wanted}",
                 "Give the engine a certificate for this address, or the VM an xscontainer-address that it is made "
                 "out to.")
-    return (f"is issued by {shown.issuer}, which is not the CA that the VM's xscontainer-tls-ca-cert names",
-            "Check that the engine has the certificate that was made for it, and that nothing else answers there.")
+    if signer is None:
+        return f"is issued by {shown.issuer}, which is not the CA that the VM's xscontainer-tls-ca-cert names", ""
+    if now > signer.ends:
+        return f"is issued by {signer.subject}, whose own ended on {day(signer.ends)}", "Make new certificates."
+    return f"is refused: {said}", ""
+
+
+def signer_of(certificate: x509.Certificate, ca: str) -> Optional[Facts]:
+    """The certificate in ``ca`` (PEM) whose key signed this one, if one did."""
+    for block in re.findall(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", ca, re.DOTALL):
+        try:
+            authority = load(block)
+            certificate.verify_directly_issued_by(authority)
+            return facts(authority)
+        except (ValueError, TypeError, InvalidSignature):
+            continue
+    return None
 
 
 def day(seconds: float) -> str:

@@ -13,7 +13,7 @@ from xscontainer.engine.certs import Credentials
 from xscontainer.engine.connection import Connection
 from xscontainer.engine.dial import dial
 from xscontainer.engine.exchange import exchange
-from xscontainer.engine.tlsstream import TLSStream, reason, refusal
+from xscontainer.engine.tlsstream import TLSStream, hung_up, refusal, said
 from xscontainer.errors import (
     EngineTimeout,
     GuestSilent,
@@ -174,12 +174,12 @@ class TLSConnection(Connection):
         """What went wrong in a handshake, in our words; None: it was not the handshake."""
         if isinstance(error, ssl.CertificateError) or _verification(error):
             return self._refused_certificate(error, where, wanted, deadline)
-        if isinstance(error, (ssl.SSLEOFError, ConnectionError)):
+        if hung_up(error):
             return GuestSilent(f"{where} ended the connection during the TLS handshake.", _SILENT_HINT)
         if isinstance(error, ssl.SSLError):
             refused = refusal(error, where)
             return self._explained(refused) if refused else TLSProtocol(
-                f"What answers at {where} does not speak TLS as it should ({reason(error).replace('_', ' ').lower()}).")
+                f"What answers at {where} does not speak TLS as it should ({said(error)}).")
         if isinstance(error, socket.timeout):
             return GuestSilent(f"{where} did not complete the TLS handshake in time.", _SILENT_HINT)
         if isinstance(error, OSError):
@@ -197,21 +197,25 @@ class TLSConnection(Connection):
     def _refused_certificate(self, error: BaseException, where: str, wanted: str,
                              deadline: float) -> TLSCertificateInvalid:
         """OpenSSL does not hand over a certificate it refused: look at it once more, in a handshake of its own."""
+        words = failures.words(getattr(error, "verify_message", "") or error)
+        hint = ""
         try:
-            shown = self._look(deadline)
+            certificate = self._look(deadline)
+            shown = certs.facts(certificate)
+            what, hint = certs.fault(shown, certs.signer_of(certificate, self._credentials.ca), wanted,
+                                     _only_the_name(error), words, time.time())
+            what = f"({shown.subject}) {what}"
         except (OSError, ValueError, XSContainerError):
-            words = failures.words(getattr(error, "verify_message", "") or error)
-            return TLSCertificateInvalid(f"The certificate of the engine at {where} is refused: {words}.")
-        what, hint = certs.fault(shown, wanted, _only_the_name(error), time.time())
-        return TLSCertificateInvalid(f"The certificate of the engine at {where} ({shown.subject}) {what}.", hint)
+            what = f"is refused: {words}"
+        return TLSCertificateInvalid(f"The certificate of the engine at {where} {what}.", hint)
 
-    def _look(self, deadline: float) -> certs.Facts:
+    def _look(self, deadline: float) -> x509.Certificate:
         context = certs.client_context(self._credentials, verify=False)
         answered, _ = self._dial(deadline)
         with answered, context.wrap_socket(answered, do_handshake_on_connect=False) as sock:
             sock.settimeout(max(0.001, min(self._ssh.banner_timeout, deadline - time.monotonic())))
             sock.do_handshake()
-            return certs.facts(x509.load_der_x509_certificate(sock.getpeercert(True) or b""))
+            return x509.load_der_x509_certificate(sock.getpeercert(True) or b"")
 
 
 def _verification(error: BaseException) -> bool:

@@ -19,23 +19,29 @@ from xscontainer.errors import (
     XSContainerError,
 )
 
-_REFUSED = re.compile(r"ALERT_(BAD_CERTIFICATE|UNSUPPORTED_CERTIFICATE|CERTIFICATE_|UNKNOWN_CA|ACCESS_DENIED"
-                      r"|DECRYPT_ERROR)")
+_REFUSED = re.compile(r"alert (bad certificate|unsupported certificate|certificate \w+|unknown ca|access denied"
+                      r"|decrypt error)")
+_TEXT = re.compile(r"(?:\[[^\]]*\] )?(.*?)(?: \(_ssl\.c:[0-9]+\))?\Z", re.DOTALL)
 _WHY_SECONDS = 0.5  # how long a server that hung up may take to say why
 
 
-def reason(error: ssl.SSLError) -> str:
-    """OpenSSL's name for what went wrong, such as TLSV1_ALERT_UNKNOWN_CA."""
-    return str(error.reason or failures.words(error)).upper().replace(" ", "_")
+def said(error: ssl.SSLError) -> str:
+    """OpenSSL's words for what went wrong, such as "tlsv1 alert unknown ca"."""
+    # Not error.reason: CPython 3.6 takes the numbers of a newer OpenSSL for other names.
+    found = _TEXT.match(str(error.args[-1] if error.args else ""))
+    return failures.words(found.group(1) if found else error).lower()
+
+
+def hung_up(error: BaseException) -> bool:
+    """Whether the peer ended the connection, without a farewell or in the middle of something."""
+    return isinstance(error, (ssl.SSLEOFError, ConnectionError)) or (
+        isinstance(error, ssl.SSLError) and "unexpected eof" in said(error))
 
 
 def refusal(error: ssl.SSLError, where: str) -> Optional[TLSClientRefused]:
     """Our error if ``error`` says that the engine does not take our certificate; else None."""
-    found = _REFUSED.search(reason(error))
-    if found is None:
-        return None
-    said = failures.words(reason(error).partition("ALERT_")[2].replace("_", " ").lower())
-    return TLSClientRefused(f"The engine at {where} refuses our client certificate ({said}).")
+    found = _REFUSED.search(said(error))
+    return found and TLSClientRefused(f"The engine at {where} refuses our client certificate ({found.group(1)}).")
 
 
 class TLSStream(EngineStream):
@@ -120,7 +126,7 @@ class TLSStream(EngineStream):
         refused = refusal(error, self._where) if isinstance(error, ssl.SSLError) else None
         if refused is not None:
             return refused
-        if isinstance(error, (ssl.SSLEOFError, ConnectionError)):
+        if hung_up(error):
             # An engine that was killed, and not the way to it, as far as anybody can tell.
             return EngineLost(f"The engine at {self._where} hung up {when}.")
         return TransportLost(f"The TLS connection to {self._where} broke {when}: {failures.words(error)}.")

@@ -1,0 +1,385 @@
+"""TLS without a real engine: each way in which a server disappoints has a cause of its own, and is noticed in time."""
+
+import socket
+import ssl
+import threading
+import time
+from functools import partial
+from typing import Any, Callable, Iterator, List
+
+import pytest
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from tests.engine.peers import OK_PING, Script, Server, http_answer, read_head
+from tests.engine.tls_peers import ENGINE, NOW, QUICK, YEAR, Authority, connect, over_tls, server_context
+from tests.waiting import until
+from xscontainer.certificates import making
+from xscontainer.engine import api, certs, tls
+from xscontainer.engine.connection import EngineStream
+from xscontainer.errors import (
+    EngineLost,
+    EngineTimeout,
+    EngineTooMuch,
+    GuestSilent,
+    GuestUnreachable,
+    TLSCertificateInvalid,
+    TLSClientRefused,
+    TLSCredentialsInvalid,
+    TLSProtocol,
+    TransportLost,
+)
+
+VERSIONS = ["1.2", "1.3"]
+Make = Callable[..., Server]
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority.new()
+
+
+@pytest.fixture
+def serve(authority: Authority, tmp_path: Any) -> Iterator[Make]:
+    """Starts a server: (what it does over TLS, version="", pair=its own, raw=without TLS)."""
+    servers: List[Server] = []
+
+    def make(does: Any, raw: bool = False, **options: Any) -> Server:
+        servers.append(Server(does if raw else over_tls(
+            server_context(str(tmp_path), options.pop("of", authority), **options), does)))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def opened() -> Iterator[List[tls.TLSConnection]]:
+    """Connections to end after the test."""
+    connections: List[tls.TLSConnection] = []
+    yield connections
+    for connection in connections:
+        connection.close()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_engine_answers(authority: Authority, serve: Make, opened: List[tls.TLSConnection], version: str) -> None:
+    script = Script({"/containers/json": http_answer(b'[{"Id": "one"}]')})
+    server = serve(script, version=version)
+    opened.append(connect(authority.credentials, server.port))
+    engine = api.Engine(opened[0], ENGINE)
+    assert engine.containers() == [{"Id": "one"}] == engine.containers()[:1]
+    engine.close()
+    # What proved the connection carries the requests as well.
+    assert server.connections == 1 and script.asked[0] == "GET /_ping"
+    assert opened[0].describe() == f"127.0.0.1 port {server.port} (TLS)" and opened[0].method == "tls"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("fault", ["another CA", "another address", "ended", "not begun", "no address at all",
+                                   "another purpose", "the CA ended"])
+def test_a_certificate_that_is_not_to_be_trusted(authority: Authority, serve: Make, version: str, fault: str) -> None:
+    other = Authority.new("another CA")
+    ended = making.new_ca("an old CA", NOW - 11 * YEAR)
+    pair, words = {
+        "another CA": (other.server, "is issued by CN=another CA, which is not the CA"),
+        "another address": (making.new_server(authority.ca, "x", ["10.0.0.1", "a.b"], NOW),
+                            "is made out to 10.0.0.1, a.b, and not to 127.0.0.1"),
+        "ended": (making.new_server(authority.ca, "x", ["127.0.0.1"], NOW - 3 * YEAR), "ended on 20"),
+        "not begun": (making.new_server(authority.ca, "x", ["127.0.0.1"], NOW + YEAR), "is not valid before 20"),
+        # What older clients take for a name: the common name alone.
+        "no address at all": (making._leaf(authority.ca, "127.0.0.1", ExtendedKeyUsageOID.SERVER_AUTH, NOW, None),
+                              "is made out to no name or address at all"),
+        "another purpose": (authority.client, "(CN=a host) is refused: "),
+        "the CA ended": (making.new_server(ended, "x", ["127.0.0.1"], NOW), "CN=an old CA, whose own ended on 20"),
+    }[fault]
+    server = serve(Script(), version=version, pair=pair)
+    ca = ended if fault == "the CA ended" else authority.ca
+    with pytest.raises(TLSCertificateInvalid) as caught:
+        connect(authority.credentials._replace(ca=other.client.certificate + ca.certificate), server.port)
+    assert words in caught.value.message and caught.value.hint
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_server_that_refuses_our_certificate(authority: Authority, serve: Make, version: str) -> None:
+    server = serve(Script(), version=version)
+    stranger = Authority.new("another CA").client
+    credentials = authority.credentials._replace(certificate=stranger.certificate, key=stranger.key)
+    for _ in range(10):  # with TLS 1.3 it says so only after the handshake, and may hang up before it is asked
+        with pytest.raises(TLSClientRefused) as caught:
+            connect(credentials, server.port)
+        assert "refuses our client certificate" in str(caught.value)
+
+
+def test_our_own_certificate_has_ended(authority: Authority, serve: Make) -> None:
+    old = making.new_client(authority.ca, "old", NOW - 3 * YEAR)
+    server = serve(Script())
+    with pytest.raises(TLSClientRefused, match="it is valid from .* to .* new client certificate"):
+        connect(authority.credentials._replace(certificate=old.certificate, key=old.key), server.port)
+
+
+@pytest.mark.parametrize("does, error", [
+    (lambda peer: (peer.recv(65536), peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")), TLSProtocol),
+    (lambda peer: peer.sendall(b"SSH-2.0-OpenSSH_9.2\r\n"), TLSProtocol),
+    (lambda peer: peer.recv(65536), GuestSilent),  # and then it hangs up
+    (lambda peer: _reset(peer), GuestSilent),
+    (lambda peer: _until_closed(peer), GuestSilent),
+    (lambda peer: _trickle(peer), GuestSilent),
+], ids=["http", "ssh", "end", "reset", "silent", "trickle"])
+def test_what_is_no_tls(authority: Authority, serve: Make, does: Any, error: Any) -> None:
+    server = serve(does, raw=True)
+    started = time.monotonic()
+    with pytest.raises(error):
+        connect(authority.credentials, server.port, QUICK._replace(banner_timeout=0.5))
+    assert time.monotonic() - started < 2.5
+
+
+def _reset(peer: socket.socket) -> None:
+    peer.recv(65536)
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+
+def _until_closed(peer: socket.socket) -> None:
+    while peer.recv(65536):
+        pass
+
+
+def _trickle(peer: socket.socket) -> None:
+    """The head of a record that never ends, byte by byte: no single read takes long."""
+    peer.settimeout(0.05)
+    for byte in b"\x16\x03\x03\x40\x00" + bytes(500):
+        peer.sendall(bytes([byte]))
+        try:
+            if not peer.recv(65536):
+                return
+        except socket.timeout:
+            pass
+
+
+def test_nobody_listens(authority: Authority) -> None:
+    with socket.socket() as idle:
+        idle.bind(("127.0.0.1", 0))
+        with pytest.raises(GuestUnreachable, match="the engine listens"):
+            connect(authority.credentials, idle.getsockname()[1])
+
+
+def test_an_engine_that_does_not_answer(authority: Authority, serve: Make) -> None:
+    server = serve(_until_closed)
+    with pytest.raises(EngineTimeout):
+        connect(authority.credentials, server.port, QUICK._replace(auth_timeout=0.3))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_stream_that_is_closed_wakes_its_reader(authority: Authority, serve: Make, opened: List[tls.TLSConnection],
+                                                  version: str) -> None:
+    opened.append(connect(authority.credentials, serve(Script(), version=version).port))
+    for end in ("stream", "connection"):
+        stream = opened[0].open_stream(3.0)
+        got: List[Any] = []
+        reader = threading.Thread(target=partial(_receive_into, got, stream))
+        reader.start()
+        until(partial(getattr, stream, "_users", 0), "the reader waits")
+        (stream if end == "stream" else opened[0]).close()
+        reader.join(3.0)
+        assert not reader.is_alive() and got == [b""]
+        assert stream.stale and stream.receive(10, None) == b""
+        with pytest.raises(EngineLost):
+            stream.sendall(b"x")
+    with pytest.raises(TransportLost):
+        opened[0].open_stream(1.0)
+    assert opened[0].closed
+
+
+def _receive_into(got: List[Any], stream: EngineStream) -> None:
+    got.append(stream.receive(10, None))
+
+
+def test_there_are_only_so_many_connections(authority: Authority, serve: Make,
+                                            opened: List[tls.TLSConnection]) -> None:
+    server = serve(Script())
+    opened.append(connect(authority.credentials, server.port, engine=ENGINE._replace(max_channels=3)))
+    streams = [opened[0].open_stream(3.0) for _ in range(3)]
+    with pytest.raises(EngineTimeout):
+        opened[0].open_stream(0.1)
+    streams[1].close()
+    streams[1].close()
+    opened[0].open_stream(1.0)
+    with pytest.raises(EngineTimeout):
+        opened[0].open_stream(0.1)
+    assert server.connections == 4
+
+
+def test_an_idle_stream_knows_that_it_ended(authority: Authority, serve: Make, opened: List[tls.TLSConnection]) -> None:
+    ends: List[threading.Event] = []
+
+    def hang_up_later(peer: Any) -> None:
+        end = threading.Event()
+        ends.append(end)
+        read_head(peer)
+        peer.sendall(OK_PING)
+        end.wait(10)
+
+    opened.append(connect(authority.credentials, serve(hang_up_later).port))
+    first = opened[0].open_stream(3.0)
+    assert not first.stale and not first.stale
+    ends[0].set()
+    until(lambda: first.stale, "it ended")
+    first.close()
+    # So does the one kept from the proof: another is opened instead.
+    again = connect(authority.credentials, serve(hang_up_later).port)
+    opened.append(again)
+    ends[1].set()
+    kept = again._proven
+    assert kept is not None
+    until(lambda: kept.stale, "it ended")
+    other = again.open_stream(3.0)
+    assert other is not kept and not other.stale
+    until(lambda: len(ends) == 3)
+    ends[2].set()
+
+
+@pytest.mark.parametrize("how, error", [("end", EngineLost), ("reset", EngineLost), ("farewell", EngineLost)])
+def test_an_answer_that_ends_half_way(authority: Authority, serve: Make, opened: List[tls.TLSConnection], how: str,
+                                      error: Any) -> None:
+    def half(peer: Any, head: str) -> None:
+        peer.sendall(http_answer(b'[{"Id": "one"}]')[:-5])
+        if how == "farewell":
+            peer.settimeout(5)
+            try:
+                peer.unwrap()
+            except OSError:
+                pass  # ours hangs up without one
+        elif how == "reset":
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        raise OSError(how)
+
+    opened.append(connect(authority.credentials, serve(Script({"/containers/json": half})).port))
+    with pytest.raises(error):
+        api.Engine(opened[0], ENGINE).containers()
+
+
+def test_an_answer_that_never_ends(authority: Authority, serve: Make, opened: List[tls.TLSConnection]) -> None:
+    def much(peer: Any, head: str) -> None:
+        peer.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            peer.sendall(b"10000\r\n" + bytes(65536) + b"\r\n")
+
+    opened.append(connect(authority.credentials, serve(Script({"/containers/json": much})).port))
+    with pytest.raises(EngineTooMuch):
+        api.Engine(opened[0], ENGINE._replace(max_response_bytes=1 << 20)).containers()
+
+
+def test_large_things_pass_both_ways(authority: Authority, serve: Make, opened: List[tls.TLSConnection]) -> None:
+    body = b"[" + b",".join([b'{"Id": "%064d"}' % number for number in range(20000)]) + b"]"
+    opened.append(connect(authority.credentials, serve(Script({"/containers/json": http_answer(body)})).port))
+    assert len(api.Engine(opened[0], ENGINE).containers()) == 20000
+
+    def echo(peer: Any) -> None:
+        read_head(peer)
+        peer.sendall(OK_PING)
+        for _ in range(100):
+            peer.sendall(peer.recv(65536))
+
+    opened.append(connect(authority.credentials, serve(echo).port))
+    stream = opened[1].open_stream(3.0)
+    stream.deadline = time.monotonic() + 5.0
+    stream.sendall(bytes(1 << 16))
+    got = 0
+    while got < 1 << 16:
+        got += len(stream.receive(1 << 20, 5.0) or b"")
+    assert stream.receive(10, 0.0) is None and stream.receive(10, 0.05) is None
+    assert stream.received == got + len(OK_PING)
+    stream.budget = 0
+    with pytest.raises(EngineTooMuch):
+        stream.receive(10, 0.0)
+
+
+def test_a_server_that_takes_nothing(authority: Authority, serve: Make, opened: List[tls.TLSConnection]) -> None:
+    taken = threading.Event()
+
+    def deaf(peer: Any) -> None:
+        read_head(peer)
+        peer.sendall(OK_PING)
+        taken.wait(20)
+
+    opened.append(connect(authority.credentials, serve(deaf).port))
+    stream = opened[0].open_stream(3.0)
+    stream.deadline = time.monotonic() + 0.5
+    try:
+        with pytest.raises(EngineTimeout):
+            stream.sendall(bytes(64 << 20))
+    finally:
+        taken.set()
+
+
+def test_the_certificate_is_looked_at_each_time(authority: Authority, tmp_path: Any,
+                                                opened: List[tls.TLSConnection]) -> None:
+    """The engine restarts with another one, and the connection that is open lets nothing pass."""
+    context = server_context(str(tmp_path), authority)
+    with Server(over_tls(context, Script())) as server:
+        opened.append(connect(authority.credentials, server.port))
+        context.load_cert_chain(_file(tmp_path, Authority.new("another CA").server))
+        opened[0].open_stream(1.0).close()  # the one that is there already
+        with pytest.raises(TLSCertificateInvalid):
+            opened[0].open_stream(3.0)
+        opened[0].close()
+
+
+def _file(directory: Any, pair: making.Pair) -> str:
+    path = directory / "other.pem"
+    path.write_text(pair.certificate + pair.key)
+    return str(path)
+
+
+def test_a_guest_that_is_gone_is_noticed_by_the_kernel(authority: Authority, serve: Make,
+                                                       opened: List[tls.TLSConnection]) -> None:
+    opened.append(connect(authority.credentials, serve(Script()).port,
+                          QUICK._replace(keepalive=15.0, dead_after=45.0)))
+    sock = opened[0].open_stream(1.0)._sock
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    options = [sock.getsockopt(socket.IPPROTO_TCP, option) for option in (
+        socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT, socket.TCP_NODELAY)]
+    assert options[:4] == [15, 10, 3, 45000] and options[4]
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"ca": ""}, "CA certificate holds no certificate"),
+    ({"ca": "-----BEGIN CERTIFICATE-----\nsecret\n-----END CERTIFICATE-----"}, "CA certificate holds no certificate"),
+    ({"ca": "x" * 70000}, "CA certificate holds no certificate"),
+    ({"certificate": ""}, "do not hold"),
+    ({"certificate": "secret \u00e9"}, "do not hold"),
+    ({"key": ""}, "do not hold"),
+    ({"key": "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----"}, "do not hold"),
+    ({"key": "k" * 70000}, "too long"),
+])
+def test_unusable_credentials(authority: Authority, change: Any, words: str) -> None:
+    with pytest.raises(TLSCredentialsInvalid) as caught:
+        certs.client_context(authority.credentials._replace(**change))
+    assert words in caught.value.message
+    assert "secret \u00e9" not in str(caught.value) and "c2VjcmV0" not in str(caught.value)
+
+
+def test_a_key_of_another_certificate_and_one_with_a_password(authority: Authority) -> None:
+    from cryptography.hazmat.primitives import serialization
+
+    with pytest.raises(TLSCredentialsInvalid, match="no pair"):
+        certs.client_context(authority.credentials._replace(key=authority.server.key))
+    key = serialization.load_pem_private_key(authority.client.key.encode(), None)
+    encrypted = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
+                                  serialization.BestAvailableEncryption(b"secret")).decode()
+    with pytest.raises(TLSCredentialsInvalid, match="encrypted"):
+        certs.client_context(authority.credentials._replace(key=encrypted))
+
+
+def test_keys_show_in_no_representation(authority: Authority) -> None:
+    assert "PRIVATE" not in repr((authority.credentials, authority.client, [authority]))
+
+
+def test_nothing_older_than_tls_1_2(authority: Authority) -> None:
+    context = certs.client_context(authority.credentials)
+    if hasattr(context, "minimum_version"):
+        assert context.minimum_version == ssl.TLSVersion.TLSv1_2
+    else:
+        assert context.options & ssl.OP_NO_TLSv1 and context.options & ssl.OP_NO_TLSv1_1
+    assert context.verify_mode == ssl.CERT_REQUIRED and context.check_hostname
+    assert context.cert_store_stats()["x509"] == 1  # none of the machine's own

@@ -1,0 +1,164 @@
+"""A real dockerd with --tlsverify: the verbs, the events, and whom it lets in."""
+
+import ssl
+from typing import Any, Iterator, List
+
+import pytest
+
+from tests.engine import tls_peers
+from tests.engine.test_real_engine import actions, start, state_of
+from tests.engine.tls_peers import ADDRESS, ENGINE, NAME, NOW, YEAR, Authority, connect
+from tests.need import need
+from xscontainer.certificates import making
+from xscontainer.engine import api, certs
+from xscontainer.errors import (
+    EngineLost,
+    GuestUnreachable,
+    TLSCertificateInvalid,
+    TLSClientRefused,
+    TLSProtocol,
+    XSContainerError,
+)
+from xscontainer.simulator.engines.real import RealEngine
+from xscontainer.simulator.guests.tls import free_port
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority.new()
+
+
+@pytest.fixture(scope="module")
+def dockerd(authority: Authority, tmp_path_factory: Any) -> Iterator[Any]:
+    need(not RealEngine.missing(), RealEngine.missing())
+    for engine in tls_peers.dockerd(str(tmp_path_factory.mktemp("docker")), authority.engine_side):
+        start(engine)
+        yield engine
+
+
+@pytest.fixture
+def container(dockerd: Any) -> Iterator[str]:
+    identifier = dockerd.run("web", StopSignal="SIGKILL")
+    yield identifier
+    dockerd.do("remove", identifier)
+    dockerd.client().close()
+
+
+@pytest.fixture(params=["1.2", "1.3"])
+def version(request: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The only version of TLS that we speak."""
+    restrict = certs._restrict
+    chosen: str = request.param
+
+    def narrower(context: ssl.SSLContext) -> None:
+        restrict(context)
+        tls_peers.only(context, chosen)
+
+    monkeypatch.setattr(certs, "_restrict", narrower)
+    return chosen
+
+
+def test_each_verb_does_what_it_says(authority: Authority, dockerd: Any, container: str, version: str) -> None:
+    connection = connect(authority.credentials, dockerd.tls_port)
+    assert connection._proven is not None and connection._proven._sock.version() == "TLSv" + version
+    engine = api.Engine(connection, ENGINE)
+    try:
+        assert engine.version()["ApiVersion"] and engine.info()["Name"]
+        with engine.events() as stream:
+            for verb, event, state in (("pause", "pause", "paused"), ("unpause", "unpause", "running"),
+                                       ("stop", "stop", "exited"), ("start", "start", "running"),
+                                       ("restart", "restart", "running")):
+                getattr(engine, verb)(container)
+                assert event in actions(stream, event)
+                assert state_of(engine.containers(), container) == state
+        assert any("sleep" in " ".join(row) for row in engine.top("web").processes)
+    finally:
+        engine.close()
+        connection.close()
+
+
+def test_a_name_serves_as_well_as_an_address(authority: Authority, dockerd: Any) -> None:
+    connect(authority.credentials, dockerd.tls_port, name=NAME).close()
+    with pytest.raises(TLSCertificateInvalid, match=f"is made out to {ADDRESS}, ::1, {NAME}, and not to other.example"):
+        connect(authority.credentials, dockerd.tls_port, name="other.example")
+
+
+def _others(authority: Authority) -> List[making.Pair]:
+    return [Authority.new("another CA").client,
+            making.new_client(authority.ca, "it has ended", NOW - 3 * YEAR),
+            making.new_client(authority.ca, "it has not begun", NOW + YEAR),
+            authority.server]  # a guest's key lets it into no other guest
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_whom_it_does_not_let_in(authority: Authority, dockerd: Any, version: str, number: int) -> None:
+    pair = _others(authority)[number]
+    for _ in range(10):  # the refusal and the hanging up race with what we send
+        with pytest.raises(TLSClientRefused):
+            connect(authority.credentials._replace(certificate=pair.certificate, key=pair.key), dockerd.tls_port)
+
+
+def test_whom_we_do_not_trust(authority: Authority, dockerd: Any, version: str) -> None:
+    with pytest.raises(TLSCertificateInvalid, match="is issued by CN=a CA, which is not"):
+        connect(authority.credentials._replace(ca=Authority.new("another CA").ca.certificate), dockerd.tls_port)
+
+
+def test_an_engine_without_tls(authority: Authority, tmp_path: Any) -> None:
+    need(not RealEngine.missing(), RealEngine.missing())
+    port = free_port(ADDRESS)
+    engine = RealEngine(str(tmp_path / "d"), flags=[f"--host=tcp://{ADDRESS}:{port}", "--tls=false"])
+    try:
+        start(engine)
+        with pytest.raises(TLSProtocol):
+            connect(authority.credentials, port)
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_an_engine_restart_is_a_loss_and_then_forgotten(authority: Authority, tmp_path: Any, how: str) -> None:
+    need(not RealEngine.missing(), RealEngine.missing())
+    for dockerd in tls_peers.dockerd(str(tmp_path / "d"), authority.engine_side):
+        start(dockerd)
+        container = dockerd.run("web", start=False)
+        connection = connect(authority.credentials, dockerd.tls_port)
+        engine = api.Engine(connection, ENGINE)
+        assert engine.containers()
+        stream = engine.events()
+        getattr(dockerd, how)()
+        with pytest.raises(EngineLost):
+            while True:
+                assert stream.get(20) is not None
+        with pytest.raises(GuestUnreachable):
+            engine.containers()
+        start(dockerd)
+        assert engine.containers()
+        with engine.events() as again:
+            engine.start(container)
+            assert "start" in actions(again, "start")
+        engine.close()
+        connection.close()
+
+
+def test_many_at_once(authority: Authority, dockerd: Any, container: str) -> None:
+    """More callers than connections: each is served in its turn."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    connection = connect(authority.credentials, dockerd.tls_port)
+    engine = api.Engine(connection, ENGINE)
+    try:
+        with ThreadPoolExecutor(24) as executor:
+            found = list(executor.map(lambda _: _inspect(engine, container), range(120)))
+        assert found == [container] * 120
+    finally:
+        engine.close()
+        connection.close()
+
+
+def _inspect(engine: api.Engine, container: str) -> str:
+    try:
+        return str(engine.inspect(container)["Id"])
+    except XSContainerError as error:
+        return str(error)

@@ -6,9 +6,11 @@ import tempfile
 import threading
 from typing import TYPE_CHECKING, List, Optional
 
+from . import transfer
 from .decode import invalid_utf8, json_call, xml_call
 from .dispatch import BareList
 from .encode import json_failure, json_success, xml_bare, xml_failure, xml_success
+from .exchange import Exchange
 from .failures import XapiError
 from .wire import Answer, HttpRequest, Server
 
@@ -31,7 +33,7 @@ class SimHost:
         self.life = 0
         self.tcp_port = 0
         self._tcp = tcp
-        self._server = Server(self._respond)
+        self._server = Server(self._respond, {name: self._transfer for name in transfer.PERMISSIONS})
         self._restarter: Optional[threading.Timer] = None
         self.directory = os.path.join(directory, self.name_label)
         self.plugin_dir = os.path.join(self.directory, "plugins")
@@ -126,6 +128,9 @@ class SimHost:
 
     def _come_back(self) -> None:
         self.start()
+
+    def _transfer(self, exchange: Exchange) -> None:
+        transfer.serve(self.pool, self, exchange)
 
     def _respond(self, request: HttpRequest) -> Answer:
         if request.path == "/jsonrpc":

@@ -1,7 +1,7 @@
 """Tasks: made by clients or by Async calls, who may touch them, and the threads of Async calls."""
 
 import uuid
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, List, Optional
 
 from .clock import now
 from .database import Row
@@ -12,6 +12,7 @@ from .values import NULL, check_storable
 
 if TYPE_CHECKING:
     from .dispatch import Call
+    from .pool import Pool
 
 _ANY = "task.destroy/any"
 
@@ -47,25 +48,31 @@ def run_async(call: "Call", label: str, work: Callable[[], Any]) -> str:
 
 
 def _finish(call: "Call", row: Row, work: Callable[[], Any]) -> None:
-    database = call.pool.db
+    error: Optional[List[str]]
     try:
         value = work()
         check_storable(value)
-        result, status, error = xml(value), "success", []
+        result, error = xml(value), None
     except XapiError as failed:
-        result, status, error = "", "failure", failed.description
+        result, error = "", failed.description
     except Dropped:
         return
+    end(call.pool, row, result if result != "<value></value>" else "", error)
+
+
+def end(pool: "Pool", row: Row, result: str, error: Optional[List[str]]) -> None:
+    """Finish a task that is still there: with a result, or with an ErrorDescription."""
+    database = pool.db
     with database.lock:
         if database.get("task", row.ref) is not row:
             return
         for field, new in (
-            ("result", result if result != "<value></value>" else ""),
-            ("error_info", error),
+            ("result", result),
+            ("error_info", error or []),
             ("progress", 1.0),
             ("finished", now()),
             ("allowed_operations", []),
-            ("status", status),
+            ("status", "failure" if error else "success"),
         ):
             database.set(row, field, new)
 

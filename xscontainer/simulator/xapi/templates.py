@@ -85,7 +85,7 @@ def _recommendations(template: Dict[str, Any]) -> str:
             fields.append(("property", name, str(template[key])))
     for key in ("supports_bios", "supports_uefi", "supports_secure_boot"):
         if key in template:
-            fields.append(("field", key.replace("_", "-").replace("supports-uefi", "supports-uefi"), template[key]))
+            fields.append(("field", key.replace("_", "-"), template[key]))
     rows = "".join('<restriction {}={} max={}/>'.format(kind, quoteattr(n), quoteattr(v)) for kind, n, v in fields)
     return "<restrictions>" + rows + "</restrictions>"
 
@@ -144,7 +144,7 @@ def add_all(pool: "Pool", directory: str) -> Dict[str, str]:
         for values in records:
             old = pool.db.tables["VM"].by_uuid.get(values["uuid"])
             if old is not None:
-                pool.db.destroy(old)
+                vms.remove(pool, old)
             made[values["name_label"]] = vms.new_vm(pool, values).ref
     return made
 

@@ -89,23 +89,29 @@ def destroy(call: "Call", ref: str) -> str:
     vm = pool.db.find("VM", ref)
     with operation_on(call, vm, "destroy"):
         pool.step()
-        with pool.db.lock:
-            for cls, field in (("VIF", "VIFs"), ("VBD", "VBDs")):
-                for other in list(vm.values[field]):
-                    row = pool.db.get(cls, other)
-                    if row is not None:
-                        pool.db.destroy(row)
-            for cls, field in (("VM_metrics", "metrics"), ("VM_guest_metrics", "guest_metrics")):
-                row = pool.db.get(cls, vm.values[field])
-                if row is not None:
-                    pool.db.destroy(row)
-            for child in list(vm.values["children"]):
-                row = pool.db.get("VM", child)
-                if row is not None:
-                    pool.db.set(row, "parent", vm.values["parent"])
-            pool.db.destroy(vm)
-            pool.saved.pop(ref, None)
+        remove(pool, vm)
     return ""
+
+
+def remove(pool: "Pool", vm: Row) -> None:
+    """Remove a VM's records; its disks stay."""
+    with pool.db.lock:
+        for other in list(vm.values["VIFs"]):
+            row = pool.db.get("VIF", other)
+            if row is not None:
+                pool.db.destroy(row)
+        for drive in vbds.drives(pool, vm):
+            vbds.remove(pool, drive)
+        for cls, field in (("VM_metrics", "metrics"), ("VM_guest_metrics", "guest_metrics")):
+            row = pool.db.get(cls, vm.values[field])
+            if row is not None:
+                pool.db.destroy(row)
+        for child in list(vm.values["children"]):
+            row = pool.db.get("VM", child)
+            if row is not None:
+                pool.db.set(row, "parent", vm.values["parent"])
+        pool.db.destroy(vm)
+        pool.saved.pop(vm.ref, None)
 
 
 def _copied(vm: Row, name: str) -> Dict[str, Any]:

@@ -6,11 +6,14 @@ import threading
 import time
 from typing import Callable, Dict, List, NamedTuple, Optional, Set
 
+from .exchange import Exchange
 from .failures import Dropped, HttpError
 
 BODY_LIMIT = 307200
 _HEAD_LIMIT = 65536
 _DISCARD_LIMIT = 64 * 1024 * 1024
+# Seconds that a client may still send after the answer to what it streams.
+_LINGER = 5.0
 _RESET = struct.pack("ii", 1, 0)
 _REASONS = {200: "OK", 403: "Forbidden", 404: "Not Found", 500: "Internal Error", 501: "Method Not Implemented"}
 _PAGE_500 = (
@@ -44,6 +47,7 @@ class Answer(NamedTuple):
 
 
 Responder = Callable[[HttpRequest], Answer]
+Streamer = Callable[[Exchange], None]
 
 
 def _html(text: str) -> str:
@@ -97,6 +101,9 @@ class Connection:
         for line in lines[1:]:
             name, _colon, value = line.partition(":")
             headers[name.strip().lower()] = value.strip()
+        if len(words) > 1 and " ".join((words[0], words[1].partition("?")[0])) in self._server.streamers:
+            self._stream(words, headers)
+            return False
         keep = len(words) == 3 and words[2] != "HTTP/1.0" and headers.get("connection", "").lower() != "close"
         try:
             answer = self._answer(words, headers)
@@ -105,6 +112,25 @@ class Connection:
             answer, keep = error_answer(error), False
         self._send(answer, keep)
         return keep
+
+    def _stream(self, words: List[str], headers: Dict[str, str]) -> None:
+        exchange = Exchange(words[0], words[1], headers, self._local, self._read_some, self._sock.sendall)
+        try:
+            self._server.streamers[exchange.name](exchange)
+        except HttpError as error:
+            self._send(error_answer(error), keep=False)
+        # A client that is still sending would see its pipe break instead of the answer.
+        self._sock.shutdown(socket.SHUT_WR)
+        self._sock.settimeout(_LINGER)
+        for _chunk in range(_DISCARD_LIMIT // 262144):
+            if not self._sock.recv(262144):
+                break
+
+    def _read_some(self, most: int) -> bytes:
+        if not self._buffer:
+            return self._sock.recv(most)
+        data, self._buffer = self._buffer[:most], self._buffer[most:]
+        return data
 
     def _answer(self, words: List[str], headers: Dict[str, str]) -> Answer:
         if len(words) < 2:
@@ -175,10 +201,14 @@ class Connection:
 
 
 class Server:
-    """The listening sockets of a host; start() and stop() may alternate."""
+    """The listening sockets of a host; start() and stop() may alternate.
 
-    def __init__(self, respond: Responder) -> None:
+    streamers: by method and path ("PUT /x"), what serves requests whose bodies are not read before.
+    """
+
+    def __init__(self, respond: Responder, streamers: Optional[Dict[str, Streamer]] = None) -> None:
         self.respond = respond
+        self.streamers = streamers or {}
         self._lock = threading.Lock()
         self._listeners: List[socket.socket] = []
         self._threads: List[threading.Thread] = []

@@ -15,6 +15,7 @@
     |   +-- VMNotRegistered        VM_NOT_REGISTERED
     |   +-- VMElsewhere            VM_ELSEWHERE            it left for another host during the call
     |   +-- ModeUnsupported        MODE_UNSUPPORTED        its xscontainer-mode is neither ssh nor tls
+    |   +-- NotPublished           NOT_PUBLISHED           all works, and yet no list is published
     |   +-- AddressUnknown         ADDRESS_UNKNOWN         the guest reports no address
     |   +-- AddressRefused         ADDRESS_REFUSED         none of its addresses may be contacted
     |   +-- TLSCredentialsMissing  TLS_CREDENTIALS_MISSING  no certificate to connect with, or its secret is gone
@@ -22,10 +23,19 @@
     +-- KeyPairError               KEY_PAIR_INVALID        the pool's SSH key pair is unusable
     +-- ConnectError                                       no way to the engine
     |   +-- GuestUnreachable       GUEST_UNREACHABLE       nothing answers at the address
-    |   +-- GuestSilent            GUEST_SILENT            it answers, but not in time or not SSH
+    |   |   +-- GuestRefused       GUEST_REFUSED           a machine is there, nothing listens on the port
+    |   |   +-- GuestFiltered      GUEST_FILTERED          no answer at all
+    |   |   +-- GuestNoRoute       GUEST_NO_ROUTE          the network says that there is no way
+    |   +-- GuestSilent            GUEST_SILENT            it answers, but not in time
+    |   |   +-- GuestNotSSH        GUEST_NOT_SSH           it speaks, but not SSH
+    |   |   +-- SSHIncompatible    SSH_INCOMPATIBLE        no SSH version or algorithm in common
+    |   |   +-- LoginEnded         LOGIN_ENDED             it hung up in the middle of the login
     |   +-- HostKeyChanged         HOST_KEY_CHANGED        not the guest we pinned
     |   +-- HostKeyUnreadable      HOST_KEY_UNREADABLE     what other_config pins is no host key
     |   +-- KeyNotAccepted         KEY_NOT_ACCEPTED        the guest refuses the pool's key
+    |   |   +-- PublicKeyOff       PUBLIC_KEY_OFF          its sshd takes no keys at all
+    |   |   +-- LoginNeedsMore     LOGIN_NEEDS_MORE        it takes the key and wants a password, too
+    |   |   +-- UserWrong          USER_WRONG              it takes the key from another user
     |   +-- ForwardingRefused      FORWARDING_REFUSED      no channel, and no program to stand in
     |   +-- TLSProtocol            TLS_PROTOCOL            no TLS where the engine should speak it
     |   +-- TLSCertificateInvalid  TLS_CERTIFICATE_INVALID  the engine's certificate is not one to trust
@@ -33,6 +43,8 @@
     |   +-- TransportLost          TRANSPORT_LOST          the connection broke
     +-- EngineError                                        the way is there, the engine does not serve
         +-- EngineUnavailable      ENGINE_UNAVAILABLE      no socket, or nobody listens on it
+        |   +-- EngineSocketAbsent  ENGINE_SOCKET_ABSENT   no socket
+        |   +-- EngineStopped      ENGINE_STOPPED          a socket, and nobody listens on it
         +-- EngineForbidden        ENGINE_FORBIDDEN        the user may not open the socket
         +-- EngineTooOld           ENGINE_TOO_OLD          no API version in common
         +-- EngineTimeout          ENGINE_TIMEOUT          no whole answer within the deadline
@@ -135,6 +147,11 @@ class ModeUnsupported(VMError):
     default_hint = "Set xscontainer-mode in its other_config to ssh or tls, or remove the key."
 
 
+class NotPublished(VMError):
+    code = "NOT_PUBLISHED"
+    default_hint = "Check that xscontainer-monitor runs on the VM's host (systemctl status xscontainer-monitor)."
+
+
 class AddressUnknown(VMError):
     code = "ADDRESS_UNKNOWN"
     default_hint = "Check that the Xen guest tools run in the VM and that its network is up."
@@ -172,9 +189,43 @@ class GuestUnreachable(ConnectError):
     default_hint = "Check that sshd runs in the VM and that no firewall stands between it and this host."
 
 
+class GuestRefused(GuestUnreachable):
+    code = "GUEST_REFUSED"
+    default_hint = ("Start sshd in the VM, or set xscontainer-ssh-port in its other_config if it listens on another "
+                    "port.")
+
+
+class GuestFiltered(GuestUnreachable):
+    code = "GUEST_FILTERED"
+    default_hint = ("Check that the VM has this address and its network is up, and that no firewall drops connections "
+                    "from this host.")
+
+
+class GuestNoRoute(GuestUnreachable):
+    code = "GUEST_NO_ROUTE"
+    default_hint = ("Check that this host has a way to the VM's network, that the VM has this address, and that no "
+                    "firewall rejects connections from this host.")
+
+
 class GuestSilent(ConnectError):
     code = "GUEST_SILENT"
     default_hint = "Check that it is sshd that listens there and that the VM is not overloaded."
+
+
+class GuestNotSSH(GuestSilent):
+    code = "GUEST_NOT_SSH"
+    default_hint = "Set xscontainer-ssh-port in the VM's other_config to the port of its sshd."
+
+
+class SSHIncompatible(GuestSilent):
+    code = "SSH_INCOMPATIBLE"
+    default_hint = "Update sshd in the VM, or allow current algorithms in its sshd_config."
+
+
+class LoginEnded(GuestSilent):
+    code = "LOGIN_ENDED"
+    default_hint = ("The log of sshd in the VM says why: an account that has expired or is locked, or too many "
+                    "connections at once.")
 
 
 class HostKeyChanged(ConnectError):
@@ -193,6 +244,21 @@ class HostKeyUnreadable(ConnectError):
 class KeyNotAccepted(ConnectError):
     code = "KEY_NOT_ACCEPTED"
     default_hint = "Add the pool's public key to the authorized_keys of that user in the VM."
+
+
+class PublicKeyOff(KeyNotAccepted):
+    code = "PUBLIC_KEY_OFF"
+    default_hint = "Set PubkeyAuthentication in the VM's sshd_config to yes."
+
+
+class LoginNeedsMore(KeyNotAccepted):
+    code = "LOGIN_NEEDS_MORE"
+    default_hint = "Let this user log in with a key alone (AuthenticationMethods in the VM's sshd_config)."
+
+
+class UserWrong(KeyNotAccepted):
+    code = "USER_WRONG"
+    default_hint = "Set xscontainer-username in the VM's other_config to the user who may."
 
 
 class ForwardingRefused(ConnectError):
@@ -227,6 +293,17 @@ class EngineError(XSContainerError):
 class EngineUnavailable(EngineError):
     code = "ENGINE_UNAVAILABLE"
     default_hint = "Check that the container engine is installed and running in the VM."
+
+
+class EngineSocketAbsent(EngineUnavailable):
+    code = "ENGINE_SOCKET_ABSENT"
+    default_hint = ("Install and start the container engine in the VM, or set xscontainer-engine-socket in its "
+                    "other_config to where its socket is.")
+
+
+class EngineStopped(EngineUnavailable):
+    code = "ENGINE_STOPPED"
+    default_hint = "Start the container engine in the VM (systemctl start docker)."
 
 
 class EngineForbidden(EngineError):

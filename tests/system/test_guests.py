@@ -107,7 +107,7 @@ def test_an_address_that_comes_late_is_used_at_once(world: World, vm: VM) -> Non
 
 def test_an_sshd_that_is_gone_for_long_is_told_and_found_again(world: World, vm: VM) -> None:
     vm.guest.stop()
-    world.wait_status(vm, "GUEST_UNREACHABLE")
+    world.wait_status(vm, "GUEST_REFUSED")
     change(vm)
     vm.guest.start()
     world.wait_right(vm, seconds=COMES_BACK)
@@ -130,8 +130,8 @@ def test_the_engine_restarts(world: World, vm: VM, down: float) -> None:
 def test_the_engine_dies_and_leaves_its_socket_behind(world: World, vm: VM) -> None:
     accepted = vm.guest.accepted
     vm.engine.kill()
-    world.wait_status(vm, "ENGINE_UNAVAILABLE")
-    assert world.failure(0, "start", vmuuid=vm.uuid, container="container-0000")[0] == "ENGINE_UNAVAILABLE"
+    world.wait_status(vm, "ENGINE_STOPPED")
+    assert world.failure(0, "start", vmuuid=vm.uuid, container="container-0000")[0] == "ENGINE_STOPPED"
     vm.engine.start()
     change(vm)
     world.wait_right(vm, seconds=COMES_BACK)

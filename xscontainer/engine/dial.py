@@ -5,11 +5,17 @@ import os
 import selectors
 import socket
 import time
-from typing import Dict, List, NamedTuple, Sequence
+from typing import Dict, List, NamedTuple, Sequence, Set
 
-from xscontainer.errors import GuestUnreachable
+from xscontainer.errors import GuestFiltered, GuestNoRoute, GuestRefused, GuestUnreachable
 
 STAGGER = 0.25  # seconds an address has for itself before the next one is tried beside it
+
+
+# What a machine says that is there, and what the network says of one that is not (or a firewall for it).
+_REFUSED = {errno.ECONNREFUSED, errno.ECONNRESET}
+_NO_ROUTE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN, errno.EADDRNOTAVAIL,
+             errno.EACCES, errno.EPERM, errno.EINVAL}
 
 
 class Answered(NamedTuple):
@@ -27,6 +33,7 @@ class _Race:
         self._selector = selectors.DefaultSelector()
         self._running: Dict[socket.socket, str] = {}
         self.failed: List[str] = []
+        self.numbers: Set[int] = set()  # errnos among them
 
     def start(self, address: str) -> None:
         sock = None
@@ -41,7 +48,7 @@ class _Race:
         except OSError as error:
             if sock is not None:
                 sock.close()
-            self.failed.append(f"{address}: {error.strerror or error}")
+            self._fail(address, error.errno or 0, str(error.strerror or error))
             return
         self._running[sock] = address
         self._selector.register(sock, selectors.EVENT_WRITE)
@@ -56,8 +63,12 @@ class _Race:
             if outcome == 0:
                 return (Answered(sock, address),)
             sock.close()
-            self.failed.append(f"{address}: {os.strerror(outcome)}")
+            self._fail(address, outcome, os.strerror(outcome))
         return ()
+
+    def _fail(self, address: str, number: int, why: str) -> None:
+        self.failed.append(f"{address}: {why}")
+        self.numbers.add(number)
 
     @property
     def running(self) -> Sequence[str]:
@@ -74,7 +85,7 @@ def dial(addresses: Sequence[str], port: int, timeout: float, dead_after: float)
 
     :param timeout: seconds for all of them together.
     :param dead_after: seconds after which the kernel gives up data that nobody acknowledges.
-    :raises GuestUnreachable: none answered.
+    :raises GuestUnreachable: none answered; GuestRefused, GuestFiltered or GuestNoRoute where that is known.
     """
     deadline = time.monotonic() + timeout
     waiting = list(addresses)
@@ -100,9 +111,20 @@ def dial(addresses: Sequence[str], port: int, timeout: float, dead_after: float)
         silent = [f"{address}: no answer within {timeout:g} s" for address in race.running]
         silent += [f"{address}: not reached within {timeout:g} s" for address in waiting]
         reasons = "; ".join(race.failed + silent) or "no address given"
-        raise GuestUnreachable(f"Nothing answers on TCP port {port} of the VM ({reasons}).")
+        raise _judged(race.numbers, bool(silent), f"TCP port {port} of the VM ({reasons})")
     finally:
         race.close()
+
+
+def _judged(numbers: Set[int], silent: bool, where: str) -> GuestUnreachable:
+    """What several attempts come to: the one that got furthest tells most."""
+    if numbers & _REFUSED:
+        return GuestRefused(f"Nothing listens on {where}.")
+    if silent or errno.ETIMEDOUT in numbers:
+        return GuestFiltered(f"Nothing answers on {where}.")
+    if numbers & _NO_ROUTE:
+        return GuestNoRoute(f"There is no way to {where}.")
+    return GuestUnreachable(f"Nothing answers on {where}.")
 
 
 def _tune(sock: socket.socket, dead_after: float) -> None:

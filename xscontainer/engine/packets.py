@@ -22,12 +22,14 @@ class BoundedPacketizer(Packetizer):
     """:ivar heard: time.monotonic() when the last whole packet arrived.
 
     :ivar ended: why reading ended ("" while it has not): set before any channel learns of it.
+    :ivar greeting: how the first thing that the peer said begins.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
         self._line = sock
         self._greeting_bytes = 0
+        self.greeting = b""
         self._handshake_ends: Optional[float] = None
         self._spoken = self.heard = time.monotonic()
         self.ended = ""
@@ -57,6 +59,8 @@ class BoundedPacketizer(Packetizer):
     def _read_timeout(self, timeout: float) -> bytes:
         data = super()._read_timeout(timeout)
         self._greeting_bytes += len(data)
+        if len(self.greeting) < 100:
+            self.greeting += data[:100]
         if self._greeting_bytes > MOST_GREETING_BYTES:
             raise paramiko.SSHException("the greeting is too long")
         return data

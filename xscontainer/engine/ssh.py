@@ -13,7 +13,18 @@ from xscontainer.engine.connection import Connection
 from xscontainer.engine.dial import dial
 from xscontainer.engine.keypair import KeyPair, load_private_key, new_key_pair, public_line
 from xscontainer.engine.transport import GuestTransport
-from xscontainer.errors import ArgumentError, EngineTimeout, GuestSilent, KeyNotAccepted, TransportLost
+from xscontainer.errors import (
+    ArgumentError,
+    EngineTimeout,
+    GuestNotSSH,
+    GuestSilent,
+    KeyNotAccepted,
+    LoginEnded,
+    LoginNeedsMore,
+    PublicKeyOff,
+    SSHIncompatible,
+    TransportLost,
+)
 from xscontainer.settings import EngineSettings, SSHSettings
 
 __all__ = ["KeyPair", "SSHConnection", "Target", "connect", "load_private_key", "new_key_pair", "public_line"]
@@ -23,6 +34,10 @@ _USER = re.compile(r"[A-Za-z0-9_.@\\-]{1,128}\Z")
 HANDSHAKE_POLL = 0.25  # seconds; how finely paramiko measures its own deadlines during a handshake
 
 OnHostKey = Callable[[str, str], None]
+
+# The stages of a connection, in their order, each of which `connect` tells when it is over.
+TCP, GREETING, HOST_KEY, LOGIN = STAGES = ("tcp", "ssh", "hostkey", "login")
+OnStage = Callable[[str, str], None]
 
 
 class Target(NamedTuple):
@@ -114,11 +129,12 @@ class SSHConnection(Connection):
 
 
 def connect(target: Target, private_key: paramiko.PKey, ssh: SSHSettings, engine: EngineSettings,
-            on_host_key: Optional[OnHostKey] = None) -> SSHConnection:
+            on_host_key: Optional[OnHostKey] = None, on_stage: Optional[OnStage] = None) -> SSHConnection:
     """One TCP connection, one key exchange, one login with one key.
 
     :param on_host_key: called with (base64, fingerprint) of the guest's host key when nothing is pinned,
         before the login is tried; what it raises ends the attempt.
+    :param on_stage: called with (one of STAGES, what was found) at the end of each.
     :raises ConnectError: GuestUnreachable, GuestSilent, HostKeyChanged, HostKeyUnreadable, KeyNotAccepted.
     :raises ArgumentError: the socket's path or the user's name may not be used.
     """
@@ -128,7 +144,9 @@ def connect(target: Target, private_key: paramiko.PKey, ssh: SSHSettings, engine
     pinned = hostkeys.parse_pin(target.host_key) if target.host_key else None
     answered = dial(target.addresses, target.port, ssh.connect_timeout, ssh.dead_after)
     where = f"{answered.address} port {target.port}"
+    tell = on_stage or (lambda stage, found: None)
     try:
+        tell(TCP, where)
         transport = GuestTransport(answered.sock)
     except BaseException:
         answered.sock.close()
@@ -139,11 +157,14 @@ def connect(target: Target, private_key: paramiko.PKey, ssh: SSHSettings, engine
         doing = f"The SSH connection to {where}"
         with failures.translating(doing, failures.SSH_SIDE):
             shown = _exchange_keys(transport, pinned, ssh, where)
+        tell(GREETING, failures.words(transport.remote_version))
+        tell(HOST_KEY, str(shown))
         hostkeys.check(shown, pinned, where)
         if pinned is None and on_host_key is not None:
             on_host_key(shown.base64, shown.fingerprint)
         with failures.translating(doing, failures.SSH_SIDE):
             _log_in(transport, target.user, private_key, ssh.auth_timeout, where)
+        tell(LOGIN, target.user)
         connection = SSHConnection(transport, target, answered.address, shown, engine.max_channels)
         transport.watch(ssh.poll, ssh.keepalive, ssh.dead_after)
         return connection
@@ -165,25 +186,38 @@ def _exchange_keys(transport: GuestTransport, pinned: Optional[hostkeys.HostKey]
     if transport.is_active() and transport.initial_kex_done:
         key = transport.get_remote_server_key()
         return hostkeys.HostKey(key.get_name(), key.asbytes())
+    why = _why(transport, ssh.banner_timeout)
     if not transport.remote_version:
-        raise GuestSilent(f"What answers at {where} sent no SSH greeting: {_why(transport, ssh.banner_timeout)}.")
-    raise GuestSilent(f"The key exchange with {where} failed: {_why(transport, ssh.banner_timeout)}.")
+        said = transport.packetizer.greeting
+        if not b"SSH-".startswith(said[:4]):
+            raise GuestNotSSH(f"What answers at {where} does not speak SSH: it says '{failures.words(said)}'.")
+        raise GuestSilent(f"What answers at {where} sent no SSH greeting: {why}.")
+    incompatible = isinstance(transport.get_exception(), paramiko.ssh_exception.IncompatiblePeer)
+    raise (SSHIncompatible if incompatible else GuestSilent)(f"The key exchange with {where} failed: {why}.")
 
 
 def _log_in(transport: GuestTransport, user: str, private_key: paramiko.PKey, timeout: float, where: str) -> None:
     transport.auth_timeout = timeout
     try:
         transport.auth_publickey(user, private_key)
+    except paramiko.BadAuthenticationType as error:
+        if "publickey" not in error.allowed_types:
+            offered = failures.words(", ".join(error.allowed_types) or "nothing")
+            raise PublicKeyOff(f"{where} takes no keys from the user {user}; it offers {offered}.") from error
+        raise _not_accepted(user, where, error) from error
     except paramiko.AuthenticationException as error:
         # paramiko has one class for all of these.
         if "EOF" in str(error):
-            raise GuestSilent(f"{where} ended the connection during the login.") from error
+            raise LoginEnded(f"{where} ended the connection during the login.") from error
         if "timeout" in str(error):
             raise GuestSilent(f"{where} did not answer the login within {timeout:g} s.") from error
-        raise KeyNotAccepted(f"The user {user} at {where} may not log in with the pool's key: "
-                             f"{failures.words(error)}.") from error
+        raise _not_accepted(user, where, error) from error
     if not transport.is_authenticated():
-        raise KeyNotAccepted(f"{where} wants more than the pool's key from the user {user}.")
+        raise LoginNeedsMore(f"{where} wants more than the pool's key from the user {user}.")
+
+
+def _not_accepted(user: str, where: str, error: Exception) -> KeyNotAccepted:
+    return KeyNotAccepted(f"The user {user} at {where} may not log in with the pool's key: {failures.words(error)}.")
 
 
 def _why(transport: GuestTransport, timeout: float) -> str:

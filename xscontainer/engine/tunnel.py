@@ -19,6 +19,8 @@ from xscontainer.errors import (
     ArgumentError,
     EngineError,
     EngineForbidden,
+    EngineSocketAbsent,
+    EngineStopped,
     EngineTimeout,
     EngineUnavailable,
     ForwardingRefused,
@@ -95,7 +97,7 @@ class Tunnel:
                 return self._direct(deadline, on_close)
             except paramiko.ChannelException:
                 self._judge_socket(deadline)
-                raise EngineUnavailable("Nobody listens on the engine's socket in the VM.") from None
+                raise EngineStopped("Nobody listens on the engine's socket in the VM.") from None
         stream, output = self._stand_in(self.method, deadline, on_close)
         if stream is not None:
             return stream
@@ -187,13 +189,13 @@ class Tunnel:
         listed = self._run("env LC_ALL=C ls -ldnL " + path, deadline)
         named = listed.status not in _NOT_FOUND and path in listed.text
         if named and "No such file" in listed.text:
-            raise EngineUnavailable(f"There is no {path} in the VM.")
+            raise EngineSocketAbsent(f"There is no {path} in the VM.")
         if named and listed.status > 0 and _DENIED.search(listed.text):
             raise EngineForbidden(f"The SSH user may not even look at {path} in the VM.")
         if not named or listed.status != 0:
             return  # no shell for us, or a strange one
         if not listed.text.startswith("s"):
-            raise EngineUnavailable(f"{path} in the VM is no socket.")
+            raise EngineSocketAbsent(f"{path} in the VM is no socket.")
         if self._run("test -w " + path, deadline).status == 1:
             raise EngineForbidden(f"The SSH user may not open {path} in the VM.")
 
@@ -204,10 +206,10 @@ class Tunnel:
         if any(_DENIED.search(text) for text in ran):
             raise EngineForbidden(f"The SSH user may not open {path} in the VM.")
         if any(_REFUSED.search(text) for text in ran):
-            raise EngineUnavailable(f"Nobody listens on {path} in the VM.")
+            raise EngineStopped(f"Nobody listens on {path} in the VM.")
         name = path.rsplit("/", 1)[1]
         if self._run("grep -c -F -e " + name + " /proc/net/unix", deadline).text == "0":
-            raise EngineUnavailable(f"Nobody listens on {path} in the VM.")
+            raise EngineStopped(f"Nobody listens on {path} in the VM.")
 
 
 def _collect(channel: paramiko.Channel, deadline: float) -> Output:

@@ -32,6 +32,7 @@ from xscontainer.xapi.session import Session
 # Where a verb is served.
 ANYWHERE = "anywhere"  # it needs nothing but XAPI
 RESIDENT = "resident"  # on the host where the VM runs: only that one is sure to reach it
+AT_VM = "at_vm"  # there if the VM runs, registered or not; else here
 STORAGE = "storage"  # there if the VM runs, else on a host that the disk or storage repository is attached to
 
 # How often a call may be handed from host to host: to the VM's host, and after it once if it moves.
@@ -252,7 +253,7 @@ def serving_host(call: Call, context: Context, fresh: bool = False) -> "Optional
     place, arguments = call.verb.place, call.arguments
     if place == RESIDENT:
         return _resident_host(context, arguments["vmuuid"], fresh)
-    if place == STORAGE:
+    if place in (AT_VM, STORAGE):
         host = context.sessions.run(lambda session: _storage_host(session, arguments, context.this_host_ref()))
         return host if host != context.this_host_ref() else None
     return None

@@ -19,7 +19,8 @@ from xscontainer.vmrecord import VMRecord
 from xscontainer.xapi import vm as xapi_vm
 from xscontainer.xapi.session import Session, SessionPool
 
-__all__ = ["Access", "Facts", "hang_up", "login", "read_facts", "require_running_here", "session_pool"]
+__all__ = ["Access", "Facts", "hang_up", "login", "read_facts", "require_running_here", "session_pool",
+           "ssh_target"]
 
 
 class Access:
@@ -80,9 +81,7 @@ class Access:
     def _over_ssh(self, vm: VMRecord, reach: Reach, where: Tuple[str, ...], remembered: Remembered) -> Connection:
         shown: List[Tuple[str, str]] = []  # the guest's host key, if it is the first time that we see one
         connection = ssh.connect(
-            ssh.Target(where, reach.port, reach.user, reach.socket,
-                       vm.other_config.get(keys.HOST_KEY) or None, remembered.method),
-            self.pool_key.private(), self.settings.ssh, self.settings.engine,
+            ssh_target(vm, reach, where, remembered), self.pool_key.private(), self.settings.ssh, self.settings.engine,
             on_host_key=lambda base64, fingerprint: shown.append((base64, fingerprint)))
         try:
             # Only now: what answers at the address has shown that it is prepared for this pool.
@@ -98,6 +97,12 @@ class Access:
 
         found = credentials.of_tls(self.sessions, vm, reach)
         return tls.connect(tls.Target(where, reach.port, reach.name), found, self.settings.ssh, self.settings.engine)
+
+
+def ssh_target(vm: VMRecord, reach: Reach, where: Tuple[str, ...], remembered: Remembered = Remembered()) -> ssh.Target:
+    """:param where: numeric addresses that were judged. What a clone carried in is no pin of its own."""
+    pinned = vm.other_config.get(keys.HOST_KEY) if vm.is_owner else None
+    return ssh.Target(where, reach.port, reach.user, reach.socket, pinned or None, remembered.method)
 
 
 def require_running_here(vm: VMRecord, this_host: str) -> None:

@@ -166,7 +166,7 @@ class TLSConnection(Connection):
         try:
             answered = dial(addresses, self._target.port, timeout, self._ssh.dead_after)
         except GuestUnreachable as error:
-            raise GuestUnreachable(error.message, _UNREACHABLE_HINT) from error
+            raise type(error)(error.message, _UNREACHABLE_HINT) from error
         _watch(answered.sock, self._ssh)
         return answered.sock, answered.address
 

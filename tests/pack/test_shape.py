@@ -12,9 +12,9 @@ from typing import Dict, List, Set
 
 import pytest
 
-from rpm.pack import carried, medium, release, signing
+from rpm.pack import carried, medium, release, signing, tools
 from rpm.pack.__main__ import main
-from rpm.pack.payload import PLACES, PRIVATE, ROOT
+from rpm.pack.payload import GUEST_CONFIG, GUEST_CONFIG_SOURCE, PLACES, PRIVATE, ROOT, TEMPLATES
 from rpm.pack.release import LABEL, TARGETS
 from rpm.pack.tools import environment
 from tests.need import need_program
@@ -172,6 +172,16 @@ def test_files_outside_our_directories_are_few(packs: Packs) -> None:
     files = query(rpm_files(packs.current, LABEL), "--list").split()
     ours = ("/usr/lib/xscontainer", "/usr/share/xscontainer", "/etc/xscontainer")
     assert {name for name in files if not name.startswith(ours)} == ELSEWHERE
+
+
+def test_what_guests_get_and_the_templates_are_those_of_the_tree(packs: Packs, unpacked: Path) -> None:
+    source, place = Path(GUEST_CONFIG_SOURCE), unpacked / GUEST_CONFIG
+    wanted = {path.relative_to(source): path.read_bytes() for path in source.rglob("*") if path.is_file()}
+    templates = {path for path in wanted if path.parts[0] == "templates"}
+    assert {path.relative_to(place): path.read_bytes() for path in place.rglob("*") if path.is_file()} == {
+        path: content for path, content in wanted.items() if path not in templates}
+    listed = query(rpm_files(packs.current, release.TEMPLATES), "--list").split()
+    assert sorted(listed) == sorted(f"/{TEMPLATES}/{path.name}" for path in templates if path.suffix == ".json")
 
 
 def test_modes_and_kinds_of_files(packs: Packs) -> None:
@@ -390,6 +400,14 @@ def test_a_release_is_signed_with_the_key_that_is_named(
         with signing.keyring() as other:
             import_key(other, public, trust=True)
             assert trusted(gpg_status(other, str(path), f"{path}.asc"))
+
+
+def test_the_build_names_the_packages_that_it_lacks_where_it_may_not_install_them(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: "pytest.CaptureFixture[str]") -> None:
+    monkeypatch.setattr(tools.parts, "find", lambda program: "")
+    monkeypatch.setattr(tools.parts, "can_install", lambda: False)
+    assert main(["--output", str(tmp_path)]) == 1
+    assert "createrepo-c gnupg rpm xorriso" in capsys.readouterr().err
 
 
 def test_make_pack_hands_key_and_target_on() -> None:

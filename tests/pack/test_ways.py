@@ -1,6 +1,7 @@
 """Other ways into a dom0 and out of it: a .repo file, XAPI's own removal, other interpreters."""
 
 import os
+import subprocess
 import xmlrpc.client
 from pathlib import Path
 
@@ -29,6 +30,10 @@ def test_xapis_stamp_goes_only_where_xapi_removes_the_pack(packs: Packs, asked: 
             host.path(f"var/update/{uuid}/.remove").touch()
         host.remove()
         assert stamp.exists() is not asked
+        # How README.md finds it.
+        found = subprocess.run(f"""grep -l 'name-label="xscontainer"' {stamp.parent}/*""", shell=True, timeout=60,
+                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout.decode().split()
+        assert found == ([] if asked else [str(stamp)])
 
 
 def test_the_second_way_by_a_repo_file_that_is_not_enabled(dom0: Dom0, packs: Packs) -> None:

@@ -3,11 +3,11 @@
 import re
 import threading
 import time
-from typing import Any, Callable, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple
 
 import paramiko
 
-from xscontainer.engine import failures, hostkeys, tunnel
+from xscontainer.engine import failures, hostkeys, sockets, tunnel
 from xscontainer.engine.channel import ChannelStream
 from xscontainer.engine.connection import Connection
 from xscontainer.engine.dial import dial
@@ -27,7 +27,8 @@ from xscontainer.errors import (
 )
 from xscontainer.settings import EngineSettings, SSHSettings
 
-__all__ = ["KeyPair", "SSHConnection", "Target", "connect", "load_private_key", "new_key_pair", "public_line"]
+__all__ = ["KeyPair", "Met", "SSHConnection", "Target", "connect", "load_private_key", "log_in", "meet", "new_key_pair",
+           "public_line"]
 
 _USER = re.compile(r"[A-Za-z0-9_.@\\-]{1,128}\Z")
 
@@ -44,9 +45,11 @@ class Target(NamedTuple):
     """Where and how to log in.
 
     :ivar addresses: numeric IPs in order of preference.
-    :ivar socket: path of the engine's socket in the guest.
+    :ivar socket: path of the engine's socket in the guest; "": it is to be found.
     :ivar host_key: the pin, in any form that hostkeys.parse_pin reads; None: trust the first one shown.
     :ivar method: what worked the last time (Connection.method), "" if nothing is known.
+    :ivar last_socket: the same of Connection.socket.
+    :ivar engine: sockets.DOCKER or sockets.PODMAN, if the other one is not to be taken.
     """
 
     addresses: Tuple[str, ...]
@@ -55,19 +58,22 @@ class Target(NamedTuple):
     socket: str
     host_key: Optional[str] = None
     method: str = ""
+    last_socket: str = ""
+    engine: str = ""
 
 
 class SSHConnection(Connection):
     """:ivar host_key: what the guest showed."""
 
     def __init__(self, transport: GuestTransport, target: Target, address: str, host_key: hostkeys.HostKey,
-                 max_channels: int) -> None:
+                 engine: EngineSettings) -> None:
         self.address = address
         self.host_key = host_key
         self._transport = transport
         self._target = target
-        self._tunnel = tunnel.Tunnel(transport, target.method)
-        self._channels = threading.BoundedSemaphore(max_channels)
+        places = sockets.places(target.socket, target.engine, engine.socket)
+        self._tunnel = tunnel.Tunnel(transport, places, target.method, target.last_socket)
+        self._channels = threading.BoundedSemaphore(engine.max_channels)
         self._lock = threading.Lock()
         self._on_lost: List[Callable[[], None]] = []
         transport.on_end = self._tell_lost
@@ -76,6 +82,10 @@ class SSHConnection(Connection):
     @property
     def method(self) -> str:  # type: ignore[override]
         return self._tunnel.method
+
+    @property
+    def socket(self) -> str:  # type: ignore[override]
+        return self._tunnel.socket
 
     @property
     def transport(self) -> GuestTransport:
@@ -105,7 +115,7 @@ class SSHConnection(Connection):
         return bool(self._transport.packetizer.ended) or not self._transport.is_active()
 
     def describe(self) -> str:
-        way = f" ({self.method})" if self.method else ""
+        way = f" ({self.method} to {self.socket})" if self.method else ""
         return f"{self._target.user}@{self.address} port {self._target.port}{way}"
 
     def on_lost(self, callback: Callable[[], None]) -> None:
@@ -138,13 +148,47 @@ def connect(target: Target, private_key: paramiko.PKey, ssh: SSHSettings, engine
     :raises ConnectError: GuestUnreachable, GuestSilent, HostKeyChanged, HostKeyUnreadable, KeyNotAccepted.
     :raises ArgumentError: the socket's path or the user's name may not be used.
     """
-    tunnel.check_path(target.socket)
+    if target.socket:
+        tunnel.check_path(target.socket)
     if not _USER.match(target.user):
         raise ArgumentError(f"{failures.words(target.user)} is no name of a user.")
     pinned = hostkeys.parse_pin(target.host_key) if target.host_key else None
-    answered = dial(target.addresses, target.port, ssh.connect_timeout, ssh.dead_after)
-    where = f"{answered.address} port {target.port}"
     tell = on_stage or (lambda stage, found: None)
+    met = meet(target.addresses, target.port, pinned, ssh, tell)
+    try:
+        hostkeys.check(met.host_key, pinned, met.where)
+        if pinned is None and on_host_key is not None:
+            on_host_key(met.host_key.base64, met.host_key.fingerprint)
+        with failures.translating(f"The SSH connection to {met.where}", failures.SSH_SIDE):
+            log_in(met.transport, target.user, private_key, ssh.auth_timeout, met.where)
+        tell(LOGIN, target.user)
+        connection = SSHConnection(met.transport, target, met.address, met.host_key, engine)
+        met.transport.watch(ssh.poll, ssh.keepalive, ssh.dead_after)
+        return connection
+    except BaseException:
+        met.transport.close()
+        raise
+
+
+class Met(NamedTuple):
+    """A guest that was greeted, and has not let us in yet; whoever has it closes the transport."""
+
+    transport: GuestTransport
+    address: str
+    where: str  # address and port, for texts
+    host_key: hostkeys.HostKey
+
+
+def meet(addresses: Sequence[str], port: int, preferred: Optional[hostkeys.HostKey], ssh: SSHSettings,
+         tell: OnStage = lambda stage, found: None) -> Met:
+    """One TCP connection and one key exchange. Nothing is judged by the host key yet.
+
+    :param preferred: a guest with keys of several kinds shows the one of this kind.
+    :param tell: see :func:`connect`.
+    :raises ConnectError: GuestUnreachable, GuestSilent. HostKeyUnreadable: nobody can check a key of that kind.
+    """
+    answered = dial(addresses, port, ssh.connect_timeout, ssh.dead_after)
+    where = f"{answered.address} port {port}"
     try:
         tell(TCP, where)
         transport = GuestTransport(answered.sock)
@@ -152,22 +196,12 @@ def connect(target: Target, private_key: paramiko.PKey, ssh: SSHSettings, engine
         answered.sock.close()
         raise
     try:
-        transport.engine_socket = target.socket
         transport.name = f"ssh {answered.address}"
-        doing = f"The SSH connection to {where}"
-        with failures.translating(doing, failures.SSH_SIDE):
-            shown = _exchange_keys(transport, pinned, ssh, where)
+        with failures.translating(f"The SSH connection to {where}", failures.SSH_SIDE):
+            shown = _exchange_keys(transport, preferred, ssh, where)
         tell(GREETING, failures.words(transport.remote_version))
         tell(HOST_KEY, str(shown))
-        hostkeys.check(shown, pinned, where)
-        if pinned is None and on_host_key is not None:
-            on_host_key(shown.base64, shown.fingerprint)
-        with failures.translating(doing, failures.SSH_SIDE):
-            _log_in(transport, target.user, private_key, ssh.auth_timeout, where)
-        tell(LOGIN, target.user)
-        connection = SSHConnection(transport, target, answered.address, shown, engine.max_channels)
-        transport.watch(ssh.poll, ssh.keepalive, ssh.dead_after)
-        return connection
+        return Met(transport, answered.address, where, shown)
     except BaseException:
         transport.close()
         raise
@@ -196,7 +230,11 @@ def _exchange_keys(transport: GuestTransport, pinned: Optional[hostkeys.HostKey]
     raise (SSHIncompatible if incompatible else GuestSilent)(f"The key exchange with {where} failed: {why}.")
 
 
-def _log_in(transport: GuestTransport, user: str, private_key: paramiko.PKey, timeout: float, where: str) -> None:
+def log_in(transport: GuestTransport, user: str, private_key: paramiko.PKey, timeout: float, where: str) -> None:
+    """With the one key.
+
+    :raises KeyNotAccepted: the guest does not take it, or not alone. GuestSilent: it does not say.
+    """
     transport.auth_timeout = timeout
     try:
         transport.auth_publickey(user, private_key)

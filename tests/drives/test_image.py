@@ -1,0 +1,145 @@
+"""The image of a config drive, read by the programs that guests use."""
+
+import json
+import os
+import struct
+import time
+from pathlib import Path
+from typing import List, Tuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.drives.guest_side import cloud_init_reads, extract, run
+from tests.need import need_program
+from xscontainer.configdrive import image, isoread
+from xscontainer.configdrive.image import CONFIG_DRIVE, NO_CLOUD, Identity
+
+WHO = Identity("0f1e2d3c-0000-4000-8000-000000000001", "web-1", "Wéb 1 \"x\"")
+TEMPLATE = "#cloud-config\nhostname: %XSVMNAMETOHOSTNAME%\r\n# é\t日本 %BR%\n"
+USER_DATA = "#cloud-config\nhostname: web-1\r\n# é\t日本 50%\n\n"
+
+
+def drive(tmp_path: Path, layout: str = CONFIG_DRIVE) -> Path:
+    path = tmp_path / "drive.iso"
+    path.write_bytes(image.make(TEMPLATE, USER_DATA, WHO, layout))
+    return path
+
+
+def test_cloud_init_reads_the_user_data_byte_for_byte(tmp_path: Path) -> None:
+    found = cloud_init_reads(extract(drive(tmp_path), tmp_path / "out"))
+    assert found.user_data == USER_DATA.encode()
+    assert found.metadata["instance-id"] == found.metadata["uuid"] == WHO.uuid
+    assert found.metadata["local-hostname"] == found.metadata["hostname"] == "web-1"
+    assert found.metadata["name"] == WHO.name
+
+
+def test_cloud_init_reads_the_twin_for_nocloud(tmp_path: Path) -> None:
+    found = cloud_init_reads(extract(drive(tmp_path, NO_CLOUD), tmp_path / "out"), NO_CLOUD)
+    assert found.user_data == USER_DATA.encode()
+    assert found.metadata == {"instance-id": WHO.uuid, "local-hostname": "web-1"}
+
+
+@pytest.mark.parametrize("layout, label", [(CONFIG_DRIVE, "config-2"), (NO_CLOUD, "cidata")])
+def test_guests_find_it_by_its_label(tmp_path: Path, layout: str, label: str) -> None:
+    path = str(drive(tmp_path, layout))
+    assert f'LABEL="{label}"' in run(need_program("blkid", "util-linux"), "-p", path)
+    described = run(need_program("isoinfo", "genisoimage"), "-d", "-i", path)
+    assert f"Volume id: {label}\n" in described and "Joliet" in described and "Rock Ridge" in described
+
+
+@pytest.mark.parametrize("names", ["-R", "-J"])
+def test_both_kinds_of_names_are_there(tmp_path: Path, names: str) -> None:
+    isoinfo = need_program("isoinfo", "genisoimage")
+    path = str(drive(tmp_path))
+    listed = run(isoinfo, names, "-f", "-i", path).split()
+    assert {"/openstack/latest/user_data", "/openstack/latest/meta_data.json"} <= set(listed)
+
+
+def test_only_root_reads_it_in_the_guest(tmp_path: Path) -> None:
+    listed = run(need_program("isoinfo", "genisoimage"), "-R", "-l", "-i", str(drive(tmp_path)))
+    assert [line.split()[0] for line in listed.splitlines() if "user_data" in line] == ["-r--------"] * 2
+
+
+@pytest.mark.parametrize("layout", image.LAYOUTS)
+def test_the_template_comes_back_byte_for_byte(tmp_path: Path, layout: str) -> None:
+    content = drive(tmp_path, layout).read_bytes()
+    assert image.template_in(content) == TEMPLATE
+    # A disk is larger than the image that was written to it.
+    assert image.template_in(content + bytes(3000000)) == TEMPLATE
+
+
+@given(st.text(max_size=5000))
+def test_any_template_comes_back(template: str) -> None:
+    if not template.isprintable():
+        template = template.encode("utf-8", "replace").decode()
+    assert image.template_in(image.make(template, "x", WHO)) == template
+
+
+@pytest.mark.parametrize("extensions", [[], ["-R"], ["-J"], ["-R", "-J"]], ids="".join)
+def test_drives_that_others_made_give_what_the_guest_gets(tmp_path: Path, extensions: "List[str]") -> None:
+    root = tmp_path / "root"
+    (root / "openstack" / "latest").mkdir(parents=True)
+    (root / "openstack" / "latest" / "user_data").write_text("old")
+    for number in range(60):  # more than one sector of names
+        (root / "openstack" / "latest" / f"another_{number}").write_text("no")
+    path = tmp_path / "old.iso"
+    run(need_program("genisoimage"), "-quiet", *extensions, "-V", "config-2", "-o", str(path), str(root))
+    if extensions:
+        assert image.template_in(path.read_bytes()) == "old"
+    else:  # names of eight letters
+        assert isoread.file_in(path.read_bytes(), "openstac/latest/user_dat") == b"old"
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 100000, bytes(1000000), b"\xff" * 70000])
+def test_what_is_no_drive_is_said_to_be_none(content: bytes) -> None:
+    with pytest.raises(ValueError):
+        image.template_in(content)
+
+
+def test_an_image_with_other_things_on_it_is_no_config_drive() -> None:
+    with pytest.raises(ValueError, match="no configuration"):
+        image.template_in(image.write({"readme.txt": b"x"}, "other"))
+
+
+@given(st.lists(st.tuples(st.integers(16 * 2048, 80000), st.binary(min_size=1, max_size=8)), max_size=20),
+       st.integers(0, 80000))
+def test_a_damaged_drive_fails_in_one_way_only(damage: "List[Tuple[int, bytes]]", length: int) -> None:
+    content = bytearray(_WHOLE)
+    for at, data in damage:
+        content[at:at + len(data)] = data
+    try:
+        image.template_in(bytes(content[:max(length, 40000)]))
+    except ValueError:
+        pass
+
+
+_WHOLE = image.make(TEMPLATE, USER_DATA, WHO)
+
+
+def test_a_directory_that_contains_itself_ends() -> None:
+    content = bytearray(image.write({"a/x": b"1"}, "loop"))
+    record = content.find(b"\x02\0a", 20 * 2048) - 32  # of the directory "a", in Joliet's tree
+    root, = struct.unpack_from("<I", content, 17 * 2048 + 156 + 2)
+    struct.pack_into("<I", content, record + 2, root)
+    started = time.monotonic()
+    assert isoread.file_in(bytes(content), "/".join("a" * 3000)) is None
+    assert isoread.file_in(bytes(content), "a/a/a/x") is None
+    assert time.monotonic() - started < 10
+
+
+def test_a_file_that_claims_to_be_huge_is_damage() -> None:
+    content = bytearray(image.write({"openstack/latest/user_data": b"here"}, "config-2"))
+    at = content.find("user_data".encode("utf-16-be"))
+    assert at > 0
+    struct.pack_into("<I", content, at - 33 + 10, 0x7FFFFFFF)
+    with pytest.raises(ValueError, match="damaged"):
+        image.template_in(bytes(content))
+
+
+def test_metadata_is_json_for_those_who_read_no_more(tmp_path: Path) -> None:
+    out = extract(drive(tmp_path), tmp_path / "out")
+    text = (out / "openstack" / "latest" / "meta_data.json").read_text()
+    assert json.loads(text)["public_keys"] == {}
+    assert sorted(os.listdir(str(out))) == ["openstack"]

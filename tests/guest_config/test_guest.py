@@ -1,0 +1,101 @@
+"""cloud-init itself makes a guest of every cloud-config, on a copy-on-write view of this machine."""
+
+import io
+import os
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Callable, Dict, List, NamedTuple, Tuple
+
+import pytest
+
+from tests.guest_config.filling import CLOUD_CONFIGS, HOSTNAME, MAC, POOL_KEY, Case, HostKey, fill, read
+from tests.need import need, need_program
+
+pytestmark = pytest.mark.real
+SCRIPT = Path(__file__).parent / "guest.sh"
+NAMESPACES = ["--mount", "--uts", "--pid", "--net", "--fork", "--kill-child", "--propagation", "private"]
+
+
+class Changed(NamedTuple):
+    """A file that the first boot has written; ``mode`` are its permission bits."""
+
+    text: str
+    mode: int
+    uid: int
+
+
+Boot = Callable[[str, Case], Dict[str, Changed]]
+
+
+@pytest.fixture
+def boot(tmp_path: Path, host_key: HostKey) -> Boot:
+    """``boot(file, case)``: the files that a guest has more, by their paths without the leading slash."""
+    need(os.geteuid() == 0, "root, for an overlay mount")
+    need_program("cloud-init")
+    unshare = need_program("unshare", "util-linux")
+
+    def booted(name: str, case: Case) -> Dict[str, Changed]:
+        view, seed = tmp_path / f"view-{name}", tmp_path / f"seed-{name}"
+        view.mkdir()
+        seed.mkdir()
+        (seed / "user-data").write_text(fill(read(f"cloud-config/{name}"), case, host_key))
+        (seed / "meta-data").write_text("instance-id: first\nlocal-hostname: other\n")
+        done = subprocess.run([unshare] + NAMESPACES + ["sh", str(SCRIPT), str(view), str(seed)],
+                              env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=100)
+        assert done.returncode == 0, done.stderr.decode("utf-8", "replace")
+        return dict(files(done.stdout))
+
+    return booted
+
+
+def files(archive: bytes) -> "List[Tuple[str, Changed]]":
+    found: List[Tuple[str, Changed]] = []
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        for member in tar.getmembers():
+            content = tar.extractfile(member) if member.isreg() else None
+            if content is not None:
+                text = content.read().decode("utf-8", "replace")
+                found.append((member.name[len("./"):], Changed(text, member.mode & 0o777, member.uid)))
+    return found
+
+
+def entry(table: Changed, name: str) -> "List[str]":
+    """The line of ``name`` in /etc/passwd or its like."""
+    (line,) = [line for line in table.text.splitlines() if line.startswith(name + ":")]
+    return line.split(":")
+
+
+@pytest.mark.parametrize("name", CLOUD_CONFIGS)
+def test_the_first_boot_makes_the_guest_that_is_meant(name: str, boot: Boot, host_key: HostKey) -> None:
+    guest = boot(name, Case(True, True))
+    log = guest["var/log/cloud-init.log"].text
+    assert "Traceback" not in log and "- schema" not in log, log[-4000:]
+
+    assert guest["etc/hostname"].text.strip() == HOSTNAME
+    account = entry(guest["etc/passwd"], "core")
+    assert account[6] == "/bin/bash" and entry(guest["etc/shadow"], "core")[1].startswith("!")
+    group = entry(guest["etc/group"], "docker")
+    assert int(group[2]) < 1000 and group[3] == "core", "a group of the system, as the engine's package would make it"
+    keys = guest["home/core/.ssh/authorized_keys"]
+    assert keys.text.strip() == f"restrict,port-forwarding ssh-rsa {POOL_KEY}"
+    assert keys.mode == 0o600 and keys.uid == int(account[2])
+
+    private = guest["etc/ssh/ssh_host_ed25519_key"]
+    assert private.text == host_key.private and private.mode == 0o600 and private.uid == 0
+    assert guest["etc/ssh/ssh_host_ed25519_key.pub"].text.strip() == host_key.public
+    assert [path for path in guest if path.startswith("etc/ssh/ssh_host_") and "ed25519" not in path] == []
+
+    assert guest["usr/local/sbin/install-guest-agent"].mode == 0o755
+    network = [file for path, file in guest.items() if "host-internal" in path]
+    assert network and all(MAC in file.text for file in network)
+    commands = guest["var/lib/cloud/instances/first/scripts/runcmd"]
+    assert "install-guest-agent" in commands.text
+    subprocess.run(["sh", "-n"], input=commands.text.encode(), check=True, timeout=30)
+
+
+def test_without_a_pinned_host_key_the_guest_makes_its_own(boot: Boot, host_key: HostKey) -> None:
+    guest = boot("debian.yaml", Case(False, False))
+    assert guest["etc/ssh/ssh_host_ed25519_key"].text not in ("", host_key.private)
+    assert not any("host-internal" in path for path in guest)

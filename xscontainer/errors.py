@@ -17,10 +17,19 @@
     |   +-- ModeUnsupported        MODE_UNSUPPORTED        its xscontainer-mode is neither ssh nor tls
     |   +-- NotPublished           NOT_PUBLISHED           all works, and yet no list is published
     |   +-- AddressUnknown         ADDRESS_UNKNOWN         the guest reports no address
+    |   +-- NameUnresolved         NAME_UNRESOLVED         its xscontainer-address is a name without an address
     |   +-- AddressRefused         ADDRESS_REFUSED         none of its addresses may be contacted
     |   +-- TLSCredentialsMissing  TLS_CREDENTIALS_MISSING  no certificate to connect with, or its secret is gone
     |   +-- TLSCredentialsInvalid  TLS_CREDENTIALS_INVALID  what its secrets hold is no certificate or key
+    +-- StorageError                                       a disk cannot be made, filled, read or attached
+    |   +-- StorageElsewhere       STORAGE_ELSEWHERE       the disk's storage left for another host during the call
+    |   +-- StorageNotAttached     STORAGE_NOT_ATTACHED    the storage is not attached where it is needed
+    |   +-- TransferFailed         DISK_TRANSFER_FAILED    a disk's content did not arrive whole
+    |   +-- DriveBusy              DRIVE_BUSY              the guest holds on to a drive, or another disc is in it
+    |   +-- DriveMissing           DRIVE_MISSING           the VM has no CD drive and cannot be given one
+    |   +-- NotConfigDrive         NOT_A_CONFIG_DRIVE      the disk holds no configuration
     +-- KeyPairError               KEY_PAIR_INVALID        the pool's SSH key pair is unusable
+    +-- KeyRotationUnfinished      KEY_ROTATION_UNFINISHED  VMs would be lost without the previous key
     +-- ConnectError                                       no way to the engine
     |   +-- GuestUnreachable       GUEST_UNREACHABLE       nothing answers at the address
     |   |   +-- GuestRefused       GUEST_REFUSED           a machine is there, nothing listens on the port
@@ -32,10 +41,14 @@
     |   |   +-- LoginEnded         LOGIN_ENDED             it hung up in the middle of the login
     |   +-- HostKeyChanged         HOST_KEY_CHANGED        not the guest we pinned
     |   +-- HostKeyUnreadable      HOST_KEY_UNREADABLE     what other_config pins is no host key
+    |   +-- HostKeyUnconfirmed     HOST_KEY_UNCONFIRMED    no password goes to a guest that nobody vouched for
     |   +-- KeyNotAccepted         KEY_NOT_ACCEPTED        the guest refuses the pool's key
     |   |   +-- PublicKeyOff       PUBLIC_KEY_OFF          its sshd takes no keys at all
     |   |   +-- LoginNeedsMore     LOGIN_NEEDS_MORE        it takes the key and wants a password, too
     |   |   +-- UserWrong          USER_WRONG              it takes the key from another user
+    |   +-- PasswordNotAccepted    PASSWORD_NOT_ACCEPTED   the guest refuses the password
+    |   +-- PasswordLoginOff       PASSWORD_LOGIN_OFF      its sshd takes no passwords
+    |   +-- KeyInstallFailed       KEY_INSTALL_FAILED      the pool's key cannot be put into the guest
     |   +-- ForwardingRefused      FORWARDING_REFUSED      no channel, and no program to stand in
     |   +-- TLSProtocol            TLS_PROTOCOL            no TLS where the engine should speak it
     |   +-- TLSCertificateInvalid  TLS_CERTIFICATE_INVALID  the engine's certificate is not one to trust
@@ -154,12 +167,20 @@ class NotPublished(VMError):
 
 class AddressUnknown(VMError):
     code = "ADDRESS_UNKNOWN"
-    default_hint = "Check that the Xen guest tools run in the VM and that its network is up."
+    default_hint = ("Check that the Xen guest tools run in the VM and that its network is up, or set "
+                    "xscontainer-address in its other_config.")
+
+
+class NameUnresolved(VMError):
+    code = "NAME_UNRESOLVED"
+    default_hint = ("Check xscontainer-address in the VM's other_config and the name service of this host, or give an "
+                    "IP address there.")
 
 
 class AddressRefused(VMError):
     code = "ADDRESS_REFUSED"
-    default_hint = "Give the VM an address that is neither loopback, multicast nor that of a host of the pool."
+    default_hint = ("Give the VM an address that is neither loopback, multicast nor that of a host of the pool, or set "
+                    "xscontainer-address in its other_config to one.")
 
 
 class TLSCredentialsMissing(VMError):
@@ -174,10 +195,47 @@ class TLSCredentialsInvalid(VMError):
                     "xscontainer-tls-client-key in the VM's other_config name.")
 
 
+class StorageError(XSContainerError):
+    code = "STORAGE_ERROR"
+
+
+class StorageElsewhere(StorageError):
+    code = "STORAGE_ELSEWHERE"
+    default_hint = "Repeat the call."
+
+
+class StorageNotAttached(StorageError):
+    code = "STORAGE_NOT_ATTACHED"
+    default_hint = "Attach the storage repository to that host, or name one that is."
+
+
+class TransferFailed(StorageError):
+    code = "DISK_TRANSFER_FAILED"
+
+
+class DriveBusy(StorageError):
+    code = "DRIVE_BUSY"
+
+
+class DriveMissing(StorageError):
+    code = "DRIVE_MISSING"
+    default_hint = "Shut the VM down and repeat the call, or give it a CD drive."
+
+
+class NotConfigDrive(StorageError):
+    code = "NOT_A_CONFIG_DRIVE"
+
+
 class KeyPairError(XSContainerError):
     code = "KEY_PAIR_INVALID"
     default_hint = ("Check the secrets that xscontainer-private-secret-uuid and xscontainer-public-secret-uuid "
                     "in the pool's other_config name.")
+
+
+class KeyRotationUnfinished(XSContainerError):
+    code = "KEY_ROTATION_UNFINISHED"
+    default_hint = ("Start these VMs and call 'xscontainer key-rotate' again, or give them up with "
+                    "'xscontainer key-rotate --finish --force'.")
 
 
 class ConnectError(XSContainerError):
@@ -241,6 +299,11 @@ class HostKeyUnreadable(ConnectError):
     default_hint = "Remove the key xscontainer-sshhostkey from the VM's other_config to pin the guest's key anew."
 
 
+class HostKeyUnconfirmed(ConnectError):
+    code = "HOST_KEY_UNCONFIRMED"
+    default_hint = "Compare the fingerprint with the VM's own (ssh-keygen -l -f on its console) and give it along."
+
+
 class KeyNotAccepted(ConnectError):
     code = "KEY_NOT_ACCEPTED"
     default_hint = "Add the pool's public key to the authorized_keys of that user in the VM."
@@ -259,6 +322,22 @@ class LoginNeedsMore(KeyNotAccepted):
 class UserWrong(KeyNotAccepted):
     code = "USER_WRONG"
     default_hint = "Set xscontainer-username in the VM's other_config to the user who may."
+
+
+class PasswordNotAccepted(ConnectError):
+    code = "PASSWORD_NOT_ACCEPTED"
+    default_hint = "Check the user's name and password."
+
+
+class PasswordLoginOff(ConnectError):
+    code = "PASSWORD_LOGIN_OFF"
+    default_hint = ("Add the pool's public key to the authorized_keys of that user by other means, allow "
+                    "PasswordAuthentication in the VM's sshd_config, or use a key of an SSH agent (--agent).")
+
+
+class KeyInstallFailed(ConnectError):
+    code = "KEY_INSTALL_FAILED"
+    default_hint = "Check that the user's home directory in the VM exists and is the user's own to write to."
 
 
 class ForwardingRefused(ConnectError):

@@ -287,11 +287,18 @@ class LoginEnded(GuestSilent):
 
 
 class HostKeyChanged(ConnectError):
+    """``shown``, ``pinned``: fingerprints, as far as they are known."""
+
     code = "HOST_KEY_CHANGED"
     default_hint = (
         "If the VM was reinstalled on purpose, remove the key xscontainer-sshhostkey from its other_config; "
         "if not, something else answers at its address."
     )
+
+    def __init__(self, message: str, hint: str = "", shown: str = "", pinned: str = "") -> None:
+        super().__init__(message, hint)
+        self.shown = shown
+        self.pinned = pinned
 
 
 class HostKeyUnreadable(ConnectError):
@@ -363,6 +370,7 @@ class TLSClientRefused(ConnectError):
 
 class TransportLost(ConnectError):
     code = "TRANSPORT_LOST"
+    default_hint = "Repeat it; if that does not help, look into the log of sshd in the VM."
 
 
 class EngineError(XSContainerError):
@@ -397,18 +405,22 @@ class EngineTooOld(EngineError):
 
 class EngineTimeout(EngineError):
     code = "ENGINE_TIMEOUT"
+    default_hint = "Check that the engine in the VM is well ('docker ps' there answers) and the VM is not overloaded."
 
 
 class EngineLost(EngineError):
     code = "ENGINE_LOST"
+    default_hint = "Repeat it; if that does not help, look into the engine's log in the VM."
 
 
 class EngineGarbage(EngineError):
     code = "ENGINE_GARBAGE"
+    default_hint = "Check that it is a container engine that listens on the socket in the VM."
 
 
 class EngineTooMuch(EngineError):
     code = "ENGINE_TOO_MUCH"
+    default_hint = "Remove containers that are not needed, or raise max_response_bytes in the settings."
 
 
 class ContainerNotFound(EngineError):
@@ -421,3 +433,4 @@ class ContainerConflict(EngineError):
 
 class EngineRefused(EngineError):
     code = "ENGINE_REFUSED"
+    default_hint = "The engine's own words say why; its log in the VM may say more."

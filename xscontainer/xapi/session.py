@@ -45,12 +45,13 @@ _BY_CODE = {
 _NOT_REPEATABLE = frozenset((
     "host.call_plugin", "VM.call_plugin", "VM.call_host_plugin",
     "message.create", "secret.create", "task.create", "session.login_with_password",
+    "VDI.create", "VBD.create", "VIF.create", "VM.clone", "VM.provision", "VM.start", "VBD.insert",
 ))
 
 Result = TypeVar("Result")
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: str, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
         self.path = path
@@ -87,7 +88,7 @@ class Session(XenAPI.Session):
 
     def __init__(self, socket_path: str, timeout: float) -> None:
         super().__init__("http://localhost/")
-        self._http = _UnixConnection(socket_path, timeout)
+        self._http = UnixConnection(socket_path, timeout)
         self._serial = 0
         self._interrupted = False
 

@@ -32,23 +32,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 Handler = Callable[..., Any]
 HANDLERS: Dict[str, Handler] = {}
-for _handlers in (
-    events.HANDLERS,
-    hosts.HANDLERS,
-    lifecycle.HANDLERS,
-    messages.HANDLERS,
-    networks.HANDLERS,
-    plugins.HANDLERS,
-    secrets.HANDLERS,
-    sessions.HANDLERS,
-    storage.HANDLERS,
-    tasks.HANDLERS,
-    templates.HANDLERS,
-    vbds.HANDLERS,
-    vdis.HANDLERS,
-    vms.HANDLERS,
-):
-    HANDLERS.update(_handlers)
+_MODULES = (
+    events, hosts, lifecycle, messages, networks, plugins, secrets,
+    sessions, storage, tasks, templates, vbds, vdis, vms,
+)
+for _module in _MODULES:
+    HANDLERS.update(_module.HANDLERS)
 _PREFIXES = ("Async.", "InternalAsync.")
 
 

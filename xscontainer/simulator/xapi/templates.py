@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
 from . import operations, vbds, vdis, vms
-from .failures import XapiError, internal
+from .failures import internal
 
 if TYPE_CHECKING:
     from .dispatch import Call

@@ -1,6 +1,6 @@
 """Drives of VMs (VBDs): disks and CD drives, and what they do as the VM starts, stops, is copied."""
 
-from typing import TYPE_CHECKING, Any, Dict, List, Set
+from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Set
 
 from . import vdis
 from .database import Row
@@ -31,7 +31,7 @@ def refresh(pool: "Pool", vbd: Row) -> None:
     """Bring allowed_operations of a VBD, and of its disk, up to date."""
     vm = pool.db.find("VM", vbd["VM"])
     allowed = ["attach"]
-    if vm["power_state"] == "Running":
+    if vm["power_state"] == "Running" and vbd["type"] == "Disk":
         allowed += ["unpause", "pause", "unplug", "unplug_force"] if vbd["currently_attached"] else ["plug"]
     if vbd["type"] == "CD" and vm["power_state"] in ("Running", "Halted"):
         allowed.append("insert" if vbd["empty"] else "eject")
@@ -143,12 +143,19 @@ def _detach(pool: "Pool", vbd: Row) -> None:
     refresh(pool, vbd)
 
 
+def _check_hotplug(vbd: Row, vm: Row) -> None:
+    """The hardware that a VM sees emulated has the CD drives that it had at its start."""
+    if vbd["type"] != "Disk" and vm["domain_type"] == "hvm":
+        raise XapiError("OPERATION_NOT_ALLOWED", "CD drives of a running VM can be neither plugged nor unplugged")
+
+
 def plug(call: "Call", ref: str) -> str:
-    """VBD.plug: of a running VM."""
+    """VBD.plug: a disk of a running VM."""
     pool = call.pool
     vbd = pool.db.find("VBD", ref)
     with pool.db.lock:
         vm = _live(pool, vbd)
+        _check_hotplug(vbd, vm)
         if vbd["currently_attached"]:
             raise XapiError("DEVICE_ALREADY_ATTACHED", ref)
         if not vbd["empty"]:
@@ -165,6 +172,7 @@ def _unplug(forced: bool) -> Any:
         vm = _live(pool, vbd)
         if not vbd["currently_attached"]:
             raise XapiError("DEVICE_ALREADY_DETACHED", ref)
+        _check_hotplug(vbd, vm)
         if not forced and (vm["uuid"] in pool.refusing_detach or not vbd["unpluggable"]):
             raise XapiError("DEVICE_DETACH_REJECTED", "VBD", ref, "the guest rejected the attempt to detach the device")
         pool.disk_event(vm.ref, "detach", ref)
@@ -263,9 +271,13 @@ def detach_all(pool: "Pool", vm: Row) -> None:
                 _detach(pool, drive)
 
 
-def copy_drives(pool: "Pool", vm: Row, copy: Row, sr: str = "", snapshot: bool = False) -> None:
-    """Give a copied VM copies of the disks; discs in CD drives are the same ones."""
+def copy_drives(
+    pool: "Pool", vm: Row, copy: Row, sr: str = "", snapshot: bool = False, without: Sequence[str] = ()
+) -> None:
+    """Give a copied VM copies of the disks, but of those in `without`; discs in CD drives are the same ones."""
     for drive in reversed(drives(pool, vm)):
+        if drive["VDI"] in without:
+            continue
         values = dict(drive.values)
         disk = pool.db.get("VDI", drive["VDI"])
         if disk is not None and drive["type"] == "Disk":

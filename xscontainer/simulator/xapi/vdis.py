@@ -99,7 +99,7 @@ def new_vdi(pool: "Pool", values: Dict[str, Any]) -> Row:
         name = os.path.basename(values.get("sm_config", {}).get("path", "") or values.get("name_label", ""))
         taken = {pool.db.find("VDI", ref)["location"] for ref in sr["VDIs"]}
         location = name if name.endswith(".iso") and name not in taken else identity + ".iso"
-    full = dict(values, uuid=identity, virtual_size=size, location=location, managed=True, parent=NULL, snapshot_of=NULL)
+    full = dict(values, uuid=identity, virtual_size=size, location=location, managed=True, parent=NULL)
     with pool.db.lock:
         row = pool.db.create("VDI", full)
         path = path_of(pool, row)

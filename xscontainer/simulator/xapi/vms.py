@@ -2,7 +2,7 @@
 
 import re
 import uuid
-from typing import TYPE_CHECKING, Any, Callable, Dict
+from typing import TYPE_CHECKING, Any, Callable, Dict, Sequence
 
 from . import operations, vbds, vdis
 from .clock import now
@@ -179,7 +179,7 @@ def _metadata(values: Dict[str, Any]) -> str:
     return "({})".format(" ".join(pairs))
 
 
-def snapshot(call: "Call", ref: str, name: str, _ignored: Any = ()) -> str:
+def snapshot(call: "Call", ref: str, name: str, ignored: Sequence[str] = ()) -> str:
     """VM.snapshot: other_config as it is, the VM's parent afterwards."""
     pool = call.pool
     vm = pool.db.find("VM", ref)
@@ -198,7 +198,7 @@ def snapshot(call: "Call", ref: str, name: str, _ignored: Any = ()) -> str:
         with pool.db.lock:
             copy = new_vm(pool, values)
             _copy_vifs(pool, vm, copy)
-            vbds.copy_drives(pool, vm, copy, snapshot=True)
+            vbds.copy_drives(pool, vm, copy, snapshot=True, without=ignored)
             pool.saved[copy.ref] = saved
             pool.db.set(vm, "parent", copy.ref)
         pool.tell("VM_SNAPSHOTTED", vm, "{} snapshotted, snapshot name: " + name.replace("{", "{{").replace("}", "}}"))

@@ -19,9 +19,9 @@ PACKAGE = "xscontainer"
 # A room is what stands directly in the package: a module, or a package with all that is in it.
 LAYERS: List[FrozenSet[str]] = [
     frozenset(
-        "errors keys model xmlform vmrecord eligibility policy settings addresses cloudconfig reach".split()
+        "errors keys model xmlform vmrecord eligibility policy settings addresses cloudconfig reach diagnosis".split()
     ),  # L0 words
-    frozenset("xapi engine command systemd".split()),  # L1 doors
+    frozenset("xapi engine command systemd names".split()),  # L1 doors
     frozenset("access publish configdrive certificates".split()),  # L2 joins
     frozenset("monitor registry actions".split()),  # L3 work
     frozenset("daemon plugin forward prepare_vm cli server context".split()),  # L4 entries
@@ -49,7 +49,7 @@ LIBRARIES = {
     "xapi": {"XenAPI"},
     "engine": {"paramiko", "docker", "requests", "urllib3", "cryptography"},
     "configdrive": {"pycdlib"},
-    "certificates": {"cryptography", "pycdlib"},
+    "certificates": {"cryptography"},
     BESIDE: {"paramiko", "docker", "requests", "urllib3", "cryptography", "pycdlib"},
 }
 

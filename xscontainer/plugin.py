@@ -12,7 +12,7 @@ import xmlrpc.client
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from xscontainer import eligibility
-from xscontainer.actions import containers, registration
+from xscontainer.actions import containers, diagnosing, registration
 from xscontainer.actions.context import Context
 from xscontainer.errors import (
     ArgumentError,
@@ -71,6 +71,7 @@ VERBS: Dict[str, Verb] = {
     "get_top": Verb(containers.get_top, ("vmuuid", "object"), RESIDENT),
     "register": Verb(registration.register, ("vmuuid",)),
     "deregister": Verb(registration.deregister, ("vmuuid",)),
+    "diagnose": Verb(diagnosing.diagnose, ("vmuuid",), AT_VM),
 }
 
 

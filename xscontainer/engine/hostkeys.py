@@ -83,4 +83,5 @@ def check(shown: HostKey, pinned: Optional[HostKey], where: str) -> None:
     """:raises HostKeyChanged: there is a pin, and the guest shows another key."""
     if pinned is not None and shown.blob != pinned.blob:
         raise HostKeyChanged(
-            f"The SSH server at {where} shows the host key {shown}, but {pinned} is pinned for this VM.")
+            f"The SSH server at {where} shows the host key {shown}, but {pinned} is pinned for this VM.",
+            shown=shown.fingerprint, pinned=pinned.fingerprint)

@@ -1,5 +1,6 @@
 """One standing SSH connection to a guest."""
 
+import math
 import re
 import threading
 import time
@@ -139,12 +140,14 @@ class SSHConnection(Connection):
 
 
 def connect(target: Target, private_key: paramiko.PKey, ssh: SSHSettings, engine: EngineSettings,
-            on_host_key: Optional[OnHostKey] = None, on_stage: Optional[OnStage] = None) -> SSHConnection:
+            on_host_key: Optional[OnHostKey] = None, on_stage: Optional[OnStage] = None,
+            deadline: float = math.inf) -> SSHConnection:
     """One TCP connection, one key exchange, one login with one key.
 
     :param on_host_key: called with (base64, fingerprint) of the guest's host key when nothing is pinned,
         before the login is tried; what it raises ends the attempt.
     :param on_stage: called with (one of STAGES, what was found) at the end of each.
+    :param deadline: by time.monotonic(), beside the deadlines of ``ssh``.
     :raises ConnectError: GuestUnreachable, GuestSilent, HostKeyChanged, HostKeyUnreadable, KeyNotAccepted.
     :raises ArgumentError: the socket's path or the user's name may not be used.
     """
@@ -154,13 +157,14 @@ def connect(target: Target, private_key: paramiko.PKey, ssh: SSHSettings, engine
         raise ArgumentError(f"{failures.words(target.user)} is no name of a user.")
     pinned = hostkeys.parse_pin(target.host_key) if target.host_key else None
     tell = on_stage or (lambda stage, found: None)
-    met = meet(target.addresses, target.port, pinned, ssh, tell)
+    met = meet(target.addresses, target.port, pinned, ssh, tell, deadline)
     try:
         hostkeys.check(met.host_key, pinned, met.where)
         if pinned is None and on_host_key is not None:
             on_host_key(met.host_key.base64, met.host_key.fingerprint)
+        tell(HOST_KEY, str(met.host_key))
         with failures.translating(f"The SSH connection to {met.where}", failures.SSH_SIDE):
-            log_in(met.transport, target.user, private_key, ssh.auth_timeout, met.where)
+            log_in(met.transport, target.user, private_key, _within(ssh.auth_timeout, deadline), met.where)
         tell(LOGIN, target.user)
         connection = SSHConnection(met.transport, target, met.address, met.host_key, engine)
         met.transport.watch(ssh.poll, ssh.keepalive, ssh.dead_after)
@@ -180,17 +184,17 @@ class Met(NamedTuple):
 
 
 def meet(addresses: Sequence[str], port: int, preferred: Optional[hostkeys.HostKey], ssh: SSHSettings,
-         tell: OnStage = lambda stage, found: None) -> Met:
+         tell: OnStage = lambda stage, found: None, deadline: float = math.inf) -> Met:
     """One TCP connection and one key exchange. Nothing is judged by the host key yet.
 
     :param preferred: a guest with keys of several kinds shows the one of this kind.
-    :param tell: see :func:`connect`.
+    :param tell, deadline: see :func:`connect`.
     :raises ConnectError: GuestUnreachable, GuestSilent. HostKeyUnreadable: nobody can check a key of that kind.
     """
-    answered = dial(addresses, port, ssh.connect_timeout, ssh.dead_after)
+    answered = dial(addresses, port, _within(ssh.connect_timeout, deadline), ssh.dead_after)
     where = f"{answered.address} port {port}"
     try:
-        tell(TCP, where)
+        tell(TCP, answered.address)
         transport = GuestTransport(answered.sock)
     except BaseException:
         answered.sock.close()
@@ -198,29 +202,32 @@ def meet(addresses: Sequence[str], port: int, preferred: Optional[hostkeys.HostK
     try:
         transport.name = f"ssh {answered.address}"
         with failures.translating(f"The SSH connection to {where}", failures.SSH_SIDE):
-            shown = _exchange_keys(transport, preferred, ssh, where)
+            shown = _exchange_keys(transport, preferred, _within(2 * ssh.banner_timeout, deadline) / 2, where)
         tell(GREETING, failures.words(transport.remote_version))
-        tell(HOST_KEY, str(shown))
         return Met(transport, answered.address, where, shown)
     except BaseException:
         transport.close()
         raise
 
 
-def _exchange_keys(transport: GuestTransport, pinned: Optional[hostkeys.HostKey], ssh: SSHSettings,
+def _within(seconds: float, deadline: float) -> float:
+    return max(0.1, min(seconds, deadline - time.monotonic()))
+
+
+def _exchange_keys(transport: GuestTransport, pinned: Optional[hostkeys.HostKey], timeout: float,
                    where: str) -> hostkeys.HostKey:
     transport.sock.settimeout(HANDSHAKE_POLL)
-    transport.banner_timeout = transport.handshake_timeout = ssh.banner_timeout
+    transport.banner_timeout = transport.handshake_timeout = timeout
     options = transport.get_security_options()
     options.key_types = hostkeys.preference(options.key_types, pinned)
     done: Any = threading.Event()
     transport.start_client(event=done)
     # The greeting has its deadline inside paramiko; the same time again is for the key exchange.
-    done.wait(2 * ssh.banner_timeout)
+    done.wait(2 * timeout)
     if transport.is_active() and transport.initial_kex_done:
         key = transport.get_remote_server_key()
         return hostkeys.HostKey(key.get_name(), key.asbytes())
-    why = _why(transport, ssh.banner_timeout)
+    why = _why(transport, timeout)
     if not transport.remote_version:
         said = transport.packetizer.greeting
         if not b"SSH-".startswith(said[:4]):

@@ -1,0 +1,162 @@
+"""The way to an engine, walked once and told stage by stage: by what the product itself connects with."""
+
+import time
+from typing import TYPE_CHECKING, Any, Dict, List, Sequence
+
+from xscontainer.diagnosis import OVER_TLS, Trace
+from xscontainer.engine import hostkeys, ssh
+from xscontainer.engine.api import Engine
+from xscontainer.engine.connection import Connection
+from xscontainer.errors import (
+    EngineError,
+    GuestSilent,
+    GuestUnreachable,
+    HostKeyChanged,
+    HostKeyUnreadable,
+    KeyNotAccepted,
+    TLSCertificateInvalid,
+    TLSClientRefused,
+    TLSProtocol,
+    UserWrong,
+    VMError,
+    XSContainerError,
+)
+from xscontainer.model import EngineVersion
+from xscontainer.settings import EngineSettings, SSHSettings
+
+if TYPE_CHECKING:
+    import paramiko
+
+    from xscontainer.engine import tls
+
+# Seconds. Shorter than what a monitor allows: a person waits. TCP repeats an unanswered call after 1 s and 3 s.
+CONNECTING = 5.0
+GREETING = 4.0
+LOGGING_IN = 6.0
+# Kept for the engine's own answer.
+ANSWERING = 2.0
+# For each try as another user.
+ANOTHER = 3.0
+USUAL_USERS = ("core", "root")
+MOST_USERS = 3
+
+_TLS_STEPS = ((VMError, "certificates"), (GuestUnreachable, "tcp"), (GuestSilent, "tls"), (TLSProtocol, "tls"),
+              (TLSCertificateInvalid, "tls"), (TLSClientRefused, "login"), (EngineError, "engine"))
+
+
+def failed_step(error: XSContainerError, trace: Trace) -> str:
+    """The step that this error belongs to, "" if that is simply the next one."""
+    if isinstance(error, (HostKeyChanged, HostKeyUnreadable)):
+        return "hostkey"
+    if trace.ladder == OVER_TLS and trace.steps[-1].step in ("address", "certificates"):
+        return next((step for kind, step in _TLS_STEPS if isinstance(error, kind)), "")
+    return ""
+
+
+def over_ssh(target: ssh.Target, private_key: "paramiko.PKey", ssh_settings: SSHSettings,
+             engine_settings: EngineSettings, trace: Trace) -> ssh.SSHConnection:
+    """Connect as the product does, and pin nothing.
+
+    :raises XSContainerError: as ssh.connect; UserWrong: the key lets another user in.
+    """
+    shown: List[str] = []
+
+    def tell(stage: str, found: str) -> None:
+        if stage == ssh.TCP:
+            trace.facts["address"] = found
+            found = f"{found} port {target.port}"
+        elif stage == ssh.HOST_KEY:
+            key = hostkeys.parse_pin(target.host_key or shown[0])
+            trace.facts["fingerprint"] = key.fingerprint
+            found = f"{key}, {'as pinned' if target.host_key else 'not pinned yet'}"
+        trace.done(stage, found)
+
+    hurried = ssh_settings._replace(
+        connect_timeout=min(CONNECTING, ssh_settings.connect_timeout),
+        banner_timeout=min(GREETING, ssh_settings.banner_timeout),
+        auth_timeout=min(LOGGING_IN, ssh_settings.auth_timeout))
+    try:
+        return ssh.connect(target, private_key, hurried, engine_settings, lambda key, _: shown.append(key), tell,
+                           trace.deadline)
+    except HostKeyChanged as error:
+        trace.facts.update(fingerprint=error.shown, pinned_fingerprint=error.pinned)
+        raise
+    except KeyNotAccepted as error:
+        if type(error) is KeyNotAccepted:
+            pinned = target._replace(addresses=(str(trace.facts["address"]),), host_key=(shown + [target.host_key])[0])
+            _try_others(pinned, private_key, (hurried, engine_settings), ssh_settings.user, trace, error)
+        raise
+
+
+def _try_others(target: ssh.Target, private_key: "paramiko.PKey", settings: Any, usual: str, trace: Trace,
+                refused: KeyNotAccepted) -> None:
+    """sshd does not tell an unknown user from one without our key. Another who may log in tells.
+
+    :raises UserWrong: there is one.
+    """
+    others = [user for user in dict.fromkeys((usual,) + USUAL_USERS) if user != target.user]
+    for user in others[:MOST_USERS]:
+        deadline = time.monotonic() + min(ANOTHER, trace.left() - ANSWERING / 2)
+        try:
+            ssh.connect(target._replace(user=user), private_key, *settings, deadline=deadline).close()
+        except KeyNotAccepted:
+            continue
+        except XSContainerError:
+            break  # sshd has had enough of us
+        trace.facts["other_user"] = user
+        raise UserWrong(f"The user {target.user} cannot log in with the pool's key, but {user} can.",
+                        f"Set xscontainer-username in the VM's other_config to {user}, or add the pool's public key "
+                        f"to the authorized_keys of {target.user} in the VM.") from refused
+    root = " For root, PermitRootLogin in its sshd_config must not be no." if target.user == "root" else ""
+    raise KeyNotAccepted(
+        f"The user {target.user} at {target.addresses[0]} port {target.port} cannot log in with the pool's key: there "
+        "is no such user, or the key is not in its authorized_keys, or it may not log in at all.",
+        f"{refused.hint}{root} The log of sshd in the VM says which it is.") from refused
+
+
+def over_tls(target: "tls.Target", credentials: "tls.Credentials", ssh_settings: SSHSettings,
+             engine_settings: EngineSettings, trace: Trace) -> Connection:
+    """Connect as the product does; it does that in one go, so all its steps are told at the end.
+
+    :raises XSContainerError: as tls.connect.
+    """
+    from xscontainer.engine import tls
+
+    hurried = ssh_settings._replace(
+        connect_timeout=min(4.0, ssh_settings.connect_timeout), banner_timeout=min(3.0, ssh_settings.banner_timeout),
+        auth_timeout=min(4.0, ssh_settings.auth_timeout))
+    connection = tls.connect(target, credentials, hurried, engine_settings)
+    trace.facts["address"] = connection.address
+    trace.done("tcp", f"{connection.address} port {target.port}")
+    trace.done("tls", "the engine's certificate is good")
+    trace.done("login", "it takes ours")
+    return connection
+
+
+def ask(connection: Connection, settings: EngineSettings, trace: Trace) -> str:
+    """Ask the engine who it is and what it runs; what it said, as a sentence.
+
+    :raises XSContainerError: as Connection.open_stream and Engine.
+    """
+    if "socket" in trace.ladder:
+        connection.open_stream(max(1.0, trace.left() - ANSWERING)).close()
+        trace.done("socket", connection.describe())
+    engine = Engine(connection, settings._replace(request_timeout=min(settings.request_timeout, trace.left() / 2)))
+    try:
+        said = engine.version()
+        version = EngineVersion.from_api(said)
+        name = f"{_kind(said).capitalize()} {version.version} (API {version.api_version})"
+        trace.facts["engine"] = {"kind": _kind(said), "version": version.version, "api_version": version.api_version}
+        trace.done("engine", name)
+        count = len(engine.containers())
+    finally:
+        engine.close()
+    trace.facts.update(containers=count, way=connection.describe())
+    trace.done("containers", str(count))
+    return f"{name} with {count} container{'' if count == 1 else 's'}, reached as {connection.describe()}"
+
+
+def _kind(version: Dict[str, Any]) -> str:
+    parts: Sequence[Any] = version["Components"] if isinstance(version.get("Components"), list) else ()
+    names = (part.get("Name") for part in parts if isinstance(part, dict))
+    return "podman" if any(isinstance(name, str) and "podman" in name.lower() for name in names) else "docker"

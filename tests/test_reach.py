@@ -11,7 +11,7 @@ UUIDS = tuple(f"{digit * 8}-0000-4000-8000-000000000000" for digit in "123")
 
 
 def test_without_keys_the_settings_say() -> None:
-    assert Reach.of({}, Settings()) == Reach("ssh", "", 22, "core", "/var/run/docker.sock")
+    assert Reach.of({}, Settings()) == Reach("ssh", "", 22, "core", "")
 
 
 def test_keys_win() -> None:

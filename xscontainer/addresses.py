@@ -7,7 +7,7 @@ a multicast group.
 
 import ipaddress
 import re
-from typing import Dict, Iterable, List, NamedTuple, Tuple, Union
+from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple, Union
 
 MOST_CANDIDATES = 16
 HOST_INTERNAL = ipaddress.ip_network("169.254.0.0/16")
@@ -39,6 +39,34 @@ def _refusal(address: IPAddress, forbidden: "Iterable[str]", allow_loopback: boo
     return ""
 
 
+def _parsed(text: str) -> Optional[IPAddress]:
+    try:
+        # Newer Pythons read a zone ("fe80::1%eth0"), and then the same address has many texts.
+        return None if "%" in text else ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
+def judge(given: "Iterable[str]", forbidden: "Iterable[str]" = (), last_good: str = "",
+          allow_loopback: bool = False) -> Candidates:
+    """The same for addresses that somebody chose, or that a name stands for: their order is kept, last good first.
+
+    Whoever dials must dial what comes out, never the name again: it may stand for another address by then.
+    """
+    forbidden = frozenset(forbidden)
+    usable: List[str] = []
+    refused: List[Tuple[str, str]] = []
+    for text in given:
+        address = _parsed(text)
+        why = "it is no IP address" if address is None else _refusal(address, forbidden, allow_loopback)
+        if why:
+            refused.append((text[:64] if address is None else str(address), why))
+        elif str(address) not in usable:
+            usable.append(str(address))
+    usable.sort(key=lambda text: text != last_good)
+    return Candidates(tuple(usable[:MOST_CANDIDATES]), tuple(refused[:MOST_CANDIDATES]))
+
+
 def candidates(networks: Dict[str, str], forbidden: "Iterable[str]" = (), last_good: str = "",
                prefer_internal: bool = False, allow_loopback: bool = False) -> Candidates:
     """Order the addresses in a VM_guest_metrics.networks map.
@@ -48,6 +76,7 @@ def candidates(networks: Dict[str, str], forbidden: "Iterable[str]" = (), last_g
 
     :param forbidden: addresses of the pool's hosts, in their canonical text form.
     """
+    forbidden = frozenset(forbidden)
     found: List[Tuple[Tuple[int, int, int, int], str]] = []
     refused: List[Tuple[str, str]] = []
     seen = set()
@@ -56,12 +85,8 @@ def candidates(networks: Dict[str, str], forbidden: "Iterable[str]" = (), last_g
         if not match:
             continue
         given = value.strip()
-        try:
-            if "%" in given:
-                # Newer Pythons read a zone ("fe80::1%eth0"), and then the same address has many texts.
-                raise ValueError(given)
-            address = ipaddress.ip_address(given)
-        except ValueError:
+        address = _parsed(given)
+        if address is None:
             if given:
                 refused.append((given[:64], "it is no IP address"))
             continue

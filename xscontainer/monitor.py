@@ -12,7 +12,7 @@ import time
 from typing import Callable, Dict, NamedTuple, Optional, Sequence, Tuple
 
 from xscontainer import keys, xmlform
-from xscontainer.access import hang_up
+from xscontainer.access import hang_up, remembered_of
 from xscontainer.engine.api import Engine
 from xscontainer.engine.events import EventStream
 from xscontainer.errors import (
@@ -22,6 +22,7 @@ from xscontainer.errors import (
     GuestSilent,
     GuestUnreachable,
     ModeUnsupported,
+    NameUnresolved,
     TransportLost,
     XapiError,
     XSContainerError,
@@ -35,7 +36,7 @@ from xscontainer.vmrecord import VMRecord
 log = logging.getLogger(__name__)
 
 # Errors that a short outage shows too; the others are as true in ten seconds as now.
-_PASSING = (AddressUnknown, EngineError, GuestSilent, GuestUnreachable, TransportLost, XapiError)
+_PASSING = (AddressUnknown, EngineError, GuestSilent, GuestUnreachable, NameUnresolved, TransportLost, XapiError)
 
 # The event stream is sure to be complete this long after it was opened, seconds.
 _SUBSCRIBED_AFTER = 1.0
@@ -305,7 +306,7 @@ class Monitor:
     def _follow(self, engine: Engine) -> None:
         """Publish, then follow events until the stream or something else breaks."""
         events = engine.events()
-        self._remembered = Remembered(engine.connection.address, engine.connection.method)
+        self._remembered = remembered_of(engine.connection)
         try:
             # A guest that connects and breaks again and again writes no more often than another.
             self._stopped.wait(self._writes.delay(self._clock()))

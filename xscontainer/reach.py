@@ -31,7 +31,7 @@ class Reach(NamedTuple):
     :ivar address: instead of those that the guest tools report: IPv4, IPv6 or a name; "" if none is set.
     :ivar port: sshd's, or the engine's own with TLS.
     :ivar user: whom to log in as; "" with TLS.
-    :ivar socket: the engine's in the guest, SSH only; "": it is to be found.
+    :ivar socket: the engine's in the guest, if the VM names one, SSH only; "": it is to be found.
     :ivar engine: DOCKER or PODMAN; "": whichever is found.
     :ivar secrets: uuids of the XAPI secrets with CA certificate, client certificate and client key; TLS only.
     """
@@ -67,8 +67,8 @@ class Reach(NamedTuple):
         user = other_config.get(keys.USERNAME) or settings.ssh.user
         if not _USER.match(user):
             raise _unusable(keys.USERNAME, user, "a user name")
-        socket = other_config.get(keys.ENGINE_SOCKET) or settings.engine.socket
-        if not _SOCKET.match(socket) or "/../" in f"{socket}/":
+        socket = other_config.get(keys.ENGINE_SOCKET) or ""
+        if socket and (not _SOCKET.match(socket) or "/../" in f"{socket}/"):
             raise _unusable(keys.ENGINE_SOCKET, socket, "an absolute path of a socket")
         engine = other_config.get(keys.ENGINE) or ""
         if engine not in ("", DOCKER, PODMAN):
@@ -81,6 +81,7 @@ class Remembered(NamedTuple):
 
     address: str = ""
     method: str = ""
+    socket: str = ""
 
 
 def _port(key: str, other_config: "Mapping[str, str]", default: int) -> int:
@@ -94,6 +95,8 @@ def _address(text: str) -> str:
     """As it is to be dialled: an address in its canonical form, or a name in lower case."""
     text = text.strip()
     try:
+        if "%" in text:
+            raise ValueError(text)  # a zone, which newer Pythons read
         return str(ipaddress.ip_address(text)) if text else ""
     except ValueError:
         # A name of digits and dots alone is a mistyped address ("10.0.0.300"), or one that the C library

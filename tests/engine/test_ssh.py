@@ -150,7 +150,7 @@ def test_a_name_no_user_has_is_refused(private_key: paramiko.PKey, user: str) ->
         ssh.connect(ssh.Target(("127.0.0.1",), 1, user, "/run/docker.sock"), private_key, QUICK, ENGINE)
 
 
-@pytest.mark.parametrize("path", ["docker.sock", "/a b", "/a;b", "/a$(b)", "/a'b", "/a\nb", "/" + "a" * 120, "/é", ""])
+@pytest.mark.parametrize("path", ["docker.sock", "/a b", "/a;b", "/a$(b)", "/a'b", "/a\nb", "/" + "a" * 120, "/é"])
 def test_a_path_that_could_be_a_command_is_refused(private_key: paramiko.PKey, path: str) -> None:
     with pytest.raises(ArgumentError):
         ssh.connect(ssh.Target(("127.0.0.1",), 1, "core", path), private_key, QUICK, ENGINE)

@@ -6,7 +6,7 @@ engine's side (SSH, TLS, Docker) meet.
 
 from typing import List, Optional, Tuple
 
-from xscontainer import addresses, keys
+from xscontainer import addresses, keys, names
 from xscontainer.access import credentials
 from xscontainer.access.facts import Facts, read_facts
 from xscontainer.engine import ssh
@@ -20,7 +20,10 @@ from xscontainer.xapi import vm as xapi_vm
 from xscontainer.xapi.session import Session, SessionPool
 
 __all__ = ["Access", "Facts", "hang_up", "login", "read_facts", "require_running_here", "session_pool",
-           "ssh_target"]
+           "remembered_of", "ssh_target"]
+
+_OVERRIDE_HINT = ("Set another address there, or remove the key from the VM's other_config: then the addresses that its "
+                  "guest tools report are tried.")
 
 
 class Access:
@@ -61,21 +64,28 @@ class Access:
             connection = self._over_tls(vm, reach, where)
         else:
             connection = self._over_ssh(vm, reach, where, remembered)
-        return Engine(connection, self.settings.engine), Remembered(connection.address, connection.method)
+        return Engine(connection, self.settings.engine), remembered_of(connection)
 
     def addresses(self, vm: VMRecord, reach: Reach, last_good: str = "") -> Tuple[str, ...]:
         """Numeric addresses at which to try the VM, in order of preference.
 
         :raises AddressUnknown: there is none. AddressRefused: there are, and none may be used.
+            NameUnresolved: the VM's settings give a name, which has none.
         """
-        found = addresses.candidates(
-            vm.networks, self.facts.host_addresses, last_good,
-            self.facts.pool.prefers_internal_network, self.settings.address.allow_loopback)
+        forbidden, loopback = self.facts.host_addresses, self.settings.address.allow_loopback
+        if reach.address:
+            given = names.resolve(reach.name, self.settings.ssh.connect_timeout) if reach.name else (reach.address,)
+            found = addresses.judge(given, forbidden, last_good, loopback)
+            whose = f"{keys.ADDRESS} of VM {vm.label} is {reach.address}, which may not be used"
+        else:
+            found = addresses.candidates(vm.networks, forbidden, last_good, self.facts.pool.prefers_internal_network,
+                                         loopback)
+            whose = f"The guest tools of VM {vm.label} report no address that may be used"
         if found.usable:
             return found.usable
         if found.refused:
             refused = "; ".join(f"{address}: {why}" for address, why in found.refused)
-            raise AddressRefused(f"VM {vm.label} has no address that may be used ({refused}).")
+            raise AddressRefused(f"{whose} ({refused}).", _OVERRIDE_HINT if reach.address else "")
         raise AddressUnknown(f"The guest tools of VM {vm.label} report no IP address.")
 
     def _over_ssh(self, vm: VMRecord, reach: Reach, where: Tuple[str, ...], remembered: Remembered) -> Connection:
@@ -102,7 +112,13 @@ class Access:
 def ssh_target(vm: VMRecord, reach: Reach, where: Tuple[str, ...], remembered: Remembered = Remembered()) -> ssh.Target:
     """:param where: numeric addresses that were judged. What a clone carried in is no pin of its own."""
     pinned = vm.other_config.get(keys.HOST_KEY) if vm.is_owner else None
-    return ssh.Target(where, reach.port, reach.user, reach.socket, pinned or None, remembered.method)
+    return ssh.Target(where, reach.port, reach.user, reach.socket, pinned or None, remembered.method,
+                      remembered.socket, reach.engine)
+
+
+def remembered_of(connection: Connection) -> Remembered:
+    """What is worth trying first the next time, now that a connection has served."""
+    return Remembered(connection.address, connection.method, connection.socket)
 
 
 def require_running_here(vm: VMRecord, this_host: str) -> None:

@@ -7,6 +7,7 @@
       hostkeys   pins and how they are compared
       transport  paramiko's transport with streamlocal channels and bounds
       packets      its wire: poll, keepalive, dead peer, largest packet
+      sockets    where the engine's socket may be
       tunnel     a byte stream to the engine's socket, or why there is none
       channel      that stream: deadlines, a budget of bytes
       exchange   HTTP on such a stream; adapter carries requests (and so docker's client) over it

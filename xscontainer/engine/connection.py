@@ -76,6 +76,7 @@ class Connection(ABC):
     """One open way to an engine. Thread-safe."""
 
     method: str = ""  # how streams reach the engine's socket; worth remembering for the next connection
+    socket: str = ""  # which that is, if it had to be found; the same
     address: str = ""  # where the guest answered
 
     @abstractmethod

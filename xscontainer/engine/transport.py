@@ -33,22 +33,19 @@ def _bounded(feed: Handler) -> Handler:
 
 
 class GuestTransport(paramiko.Transport):
-    """:ivar engine_socket: where channels of the kind STREAMLOCAL lead.
-
-    :ivar on_end: called once, in the reader's thread, when the transport has ended.
-    """
+    """:ivar on_end: called once, in the reader's thread, when the transport has ended."""
 
     _channel_handler_table = dict(paramiko.Transport._channel_handler_table)
     _channel_handler_table[MSG_CHANNEL_DATA] = _bounded(_channel_handler_table[MSG_CHANNEL_DATA])
     _channel_handler_table[MSG_CHANNEL_EXTENDED_DATA] = _bounded(_channel_handler_table[MSG_CHANNEL_EXTENDED_DATA])
 
-    engine_socket = ""
     on_end: Optional[Callable[[], None]] = None
 
     def __init__(self, sock: Any) -> None:
         super().__init__(sock, default_window_size=WINDOW_BYTES, packetizer_class=BoundedPacketizer)
         self.packetizer.ask = self._ask_for_life
         self._opening = threading.Lock()
+        self._leads_to = ""  # the channel that is being opened, if it is to a socket
 
     def _log(self, level: int, msg: Any, *args: Any) -> None:
         # What goes wrong is raised, and told by whoever catches it; paramiko's tracebacks only help debugging.
@@ -64,14 +61,15 @@ class GuestTransport(paramiko.Transport):
     def _send_user_message(self, data: paramiko.Message) -> None:
         # open_channel knows no payload for this kind of channel: its socket's path and two reserved fields.
         if data.asbytes().startswith(_STREAMLOCAL_OPEN):
-            data.add_string(self.engine_socket)
+            data.add_string(self._leads_to)
             data.add_string("")
             data.add_int(0)
         super()._send_user_message(data)
 
-    def open(self, kind: str, deadline: float) -> paramiko.Channel:
+    def open(self, kind: str, deadline: float, path: str = "") -> paramiko.Channel:
         """Open a channel of ``kind`` ("session" or STREAMLOCAL) before ``deadline`` (time.monotonic()).
 
+        :param path: of the socket in the guest that a STREAMLOCAL one leads to.
         :raises paramiko.ChannelException: the guest refuses it; ``code`` and ``text`` say why.
         :raises paramiko.SSHException: the transport has ended.
         :raises EngineTimeout: no answer in time; the transport is of no use any more and was ended.
@@ -81,6 +79,7 @@ class GuestTransport(paramiko.Transport):
             raise EngineTimeout("The guest does not open channels in time.")
         try:
             self.saved_exception = None
+            self._leads_to = path
             return self.open_channel(kind, timeout=max(0.001, deadline - time.monotonic()))
         except paramiko.ChannelException:
             raise

@@ -7,11 +7,11 @@ releases) when forwarding is switched off. So the guest is asked about the socke
 import re
 import threading
 import time
-from typing import Callable, List, NamedTuple, Optional, Tuple
+from typing import Callable, Iterator, List, NamedTuple, Optional, Tuple
 
 import paramiko
 
-from xscontainer.engine import failures
+from xscontainer.engine import failures, sockets
 from xscontainer.engine.channel import ChannelStream
 from xscontainer.engine.exchange import exchange
 from xscontainer.engine.transport import STREAMLOCAL, GuestTransport
@@ -31,6 +31,7 @@ DIRECT = "streamlocal"
 # In the order in which they are tried. %s is the socket's path, whose characters check_path() has seen.
 STAND_INS = (
     ("dial-stdio", "docker -H unix://%s system dial-stdio"),
+    ("podman-stdio", "podman --url unix://%s system dial-stdio"),
     ("socat", "socat - UNIX-CONNECT:%s"),
     ("ncat", "ncat -U %s"),
     ("nc", "nc -U %s"),
@@ -41,7 +42,7 @@ DEFAULT_PATHS = ("/var/run/docker.sock", "/run/docker.sock")
 STAND_IN_SECONDS = 10.0  # for one program to prove that it reaches the engine
 MOST_OUTPUT = 4096
 
-_PATH = re.compile(r"/[A-Za-z0-9._/@:-]{1,99}\Z")
+_PATH = re.compile(r"/[A-Za-z0-9._/@:+-]{1,100}\Z")
 _REFUSED = re.compile(r"refused|cannot connect|no such file|is the docker daemon running", re.IGNORECASE)
 _DENIED = re.compile(r"permission denied", re.IGNORECASE)
 _NOT_FOUND = (126, 127)
@@ -50,7 +51,7 @@ _NOT_FOUND = (126, 127)
 def check_path(path: str) -> str:
     """``path`` if it may name an engine's socket: it becomes part of commands in the guest.
 
-    :raises ArgumentError: it is not absolute, too long, or has other characters than [A-Za-z0-9._/@:-].
+    :raises ArgumentError: it is not absolute, too long, or has other characters than [A-Za-z0-9._/@:+-].
     """
     if not _PATH.match(path):
         raise ArgumentError(f"{failures.words(path)} is no path of an engine's socket.")
@@ -65,16 +66,24 @@ class Output(NamedTuple):
 
 
 class Tunnel:
-    """Opens streams to ``transport.engine_socket``. Thread-safe.
+    """Opens streams to the engine's socket, wherever it is. Thread-safe.
 
+    :param last: the socket that served the last time, "" if that is not known.
     :ivar method: what worked: one of METHODS, "" before anything did.
     """
 
-    def __init__(self, transport: GuestTransport, method: str = "") -> None:
+    def __init__(self, transport: GuestTransport, places: sockets.Places, method: str = "", last: str = "") -> None:
         self.method = method if method in METHODS else ""
         self._transport = transport
-        self._proven = False  # ``method`` has worked on this transport
+        self._places = places
+        self._settled = sockets.Settled(last if places.has(last) else "")
+        self._proven = False  # ``method`` has worked on this transport, for the settled socket
         self._search = threading.Lock()
+
+    @property
+    def socket(self) -> str:
+        """The path that served, "" before any did."""
+        return self._settled.path
 
     def open(self, deadline: float, on_close: Callable[[], None]) -> ChannelStream:
         """A stream to the engine before ``deadline`` (time.monotonic()); ``on_close`` as for ChannelStream.
@@ -83,7 +92,7 @@ class Tunnel:
         """
         with failures.translating("Reaching the engine through SSH", failures.SSH_SIDE):
             if self._proven:
-                return self._open_proven(deadline, on_close)
+                return self._open_proven(self.socket, deadline, on_close)
             if not self._search.acquire(timeout=max(0.0, deadline - time.monotonic())):
                 raise EngineTimeout("No way to the engine was found in time.")
             try:
@@ -91,58 +100,109 @@ class Tunnel:
             finally:
                 self._search.release()
 
-    def _open_proven(self, deadline: float, on_close: Callable[[], None]) -> ChannelStream:
+    def _open_proven(self, path: str, deadline: float, on_close: Callable[[], None]) -> ChannelStream:
+        try:
+            stream = self._as_before(path, deadline, on_close)
+        except sockets.PASSING:
+            # The engine may be elsewhere by now, or the program gone: look again the next time.
+            self._settled.failed()
+            self._proven = False
+            raise
+        self._settled.served(path)
+        return stream
+
+    def _as_before(self, path: str, deadline: float, on_close: Callable[[], None]) -> ChannelStream:
         if self.method == DIRECT:
             try:
-                return self._direct(deadline, on_close)
+                return self._direct(path, deadline, on_close)
             except paramiko.ChannelException:
-                self._judge_socket(deadline)
-                raise EngineStopped("Nobody listens on the engine's socket in the VM.") from None
-        stream, output = self._stand_in(self.method, deadline, on_close)
+                self._judge_socket(path, deadline)
+                raise EngineStopped(f"Nobody listens on {path} in the VM.") from None
+        stream, output = self._stand_in(self.method, path, deadline, on_close)
         if stream is not None:
             return stream
-        self._judge_socket(deadline)
-        self._judge_outputs([(self.method, output)], deadline)
-        self._proven = False  # the program is gone: look for another the next time
+        self._judge_socket(path, deadline)
+        self._judge_outputs([(self.method, output)], path, deadline)
         raise ForwardingRefused(f"{self.method} in the VM does not reach the engine any more: {output.text}.")
 
     def _find(self, deadline: float, on_close: Callable[[], None]) -> ChannelStream:
+        """Ask for channels to all places first, as each costs a round trip only; then look closer at each."""
+        refusals: List[Tuple[str, str]] = []  # (path, sshd's words)
+        for path in self._paths(deadline):
+            refused = ""
+            if self.method in ("", DIRECT) or (self._places.several and not self._settled.believed):
+                try:
+                    return self._found(path, DIRECT, self._direct(path, deadline, on_close))
+                except paramiko.ChannelException as error:
+                    refused = failures.words(error.text)
+            refusals.append((path, refused))
+        looked: List[Tuple[str, XSContainerError]] = []
+        for path, refused in refusals:
+            try:
+                return self._found_out(path, refused, deadline, on_close)
+            except sockets.PASSING as error:
+                looked.append((path, error))
+        self._settled.failed()
+        raise sockets.verdict(looked)
+
+    def _paths(self, deadline: float) -> Iterator[str]:
+        """Where to look now; the guest is asked for the user's number only when that is needed."""
+        if self._settled.believed:
+            yield self._settled.path
+            return
+        seen = [path for path in (self._settled.path,) if path]
+        yield from seen
+        yield from (path for path in self._places.fixed if path not in seen)
+        if self._places.of_user:
+            uid = sockets.parse_uid(self._run(sockets.ASK_UID, deadline).text)
+            if uid is not None:
+                yield from (path.format(uid=uid) for path in self._places.of_user if path.format(uid=uid) not in seen)
+
+    def _found(self, path: str, method: str, stream: ChannelStream) -> ChannelStream:
+        self.method = method
+        self._settled.served(path)
+        self._proven = True
+        return stream
+
+    def _found_out(self, path: str, refusal: str, deadline: float, on_close: Callable[[], None]) -> ChannelStream:
+        """A stream by some program, or why there is none.
+
+        :param refusal: why sshd gave no channel; "": it has not been asked.
+        """
         order = [self.method] if self.method else []
         order += [name for name in METHODS if name not in order]
-        refusal = ""
         judged = False
         outputs: List[Tuple[str, Output]] = []
         for method in order:
             if method == DIRECT:
+                if refusal:
+                    continue
                 try:
-                    stream: Optional[ChannelStream] = self._direct(deadline, on_close)
+                    stream: Optional[ChannelStream] = self._direct(path, deadline, on_close)
                 except paramiko.ChannelException as error:
                     refusal = failures.words(error.text)
                     stream = None
             else:
                 if not judged:
-                    self._judge_socket(deadline)
+                    self._judge_socket(path, deadline)
                     judged = True
-                stream, output = self._stand_in(method, deadline, on_close)
+                stream, output = self._stand_in(method, path, deadline, on_close)
                 outputs.append((method, output))
             if stream is not None:
-                self.method = method
-                self._proven = True
-                return stream
-        self._judge_outputs(outputs, deadline)
+                return self._found(path, method, stream)
+        self._judge_outputs(outputs, path, deadline)
         tried = "; ".join(f"{name}: {output.text}" for name, output in outputs)
         raise ForwardingRefused(f"The VM's SSH server opens no channel to the engine's socket ({refusal}), "
                                 f"and no program there does instead ({tried}).")
 
     # --- ways
 
-    def _direct(self, deadline: float, on_close: Callable[[], None]) -> ChannelStream:
-        return ChannelStream(self._transport, self._transport.open(STREAMLOCAL, deadline), on_close)
+    def _direct(self, path: str, deadline: float, on_close: Callable[[], None]) -> ChannelStream:
+        return ChannelStream(self._transport, self._transport.open(STREAMLOCAL, deadline, path), on_close)
 
-    def _stand_in(self, method: str, deadline: float,
+    def _stand_in(self, method: str, path: str, deadline: float,
                   on_close: Callable[[], None]) -> Tuple[Optional[ChannelStream], Output]:
         """Run a program that joins its standard streams to the socket, and see an HTTP answer come through it."""
-        path = self._transport.engine_socket
         command = dict(STAND_INS)[method] % path
         if method == "dial-stdio" and path in DEFAULT_PATHS:
             command = "docker system dial-stdio"
@@ -183,9 +243,8 @@ class Tunnel:
         finally:
             channel.close()
 
-    def _judge_socket(self, deadline: float) -> None:
+    def _judge_socket(self, path: str, deadline: float) -> None:
         """Name the cause if the guest can tell: no such socket, or not for this user. Else just return."""
-        path = self._transport.engine_socket
         listed = self._run("env LC_ALL=C ls -ldnL " + path, deadline)
         named = listed.status not in _NOT_FOUND and path in listed.text
         if named and "No such file" in listed.text:
@@ -199,10 +258,9 @@ class Tunnel:
         if self._run("test -w " + path, deadline).status == 1:
             raise EngineForbidden(f"The SSH user may not open {path} in the VM.")
 
-    def _judge_outputs(self, outputs: List[Tuple[str, Output]], deadline: float) -> None:
+    def _judge_outputs(self, outputs: List[Tuple[str, Output]], path: str, deadline: float) -> None:
         """Name the cause if a program ran and complained about the socket, or the kernel knows no listener."""
         ran = [output.text for _, output in outputs if output.status not in _NOT_FOUND]
-        path = self._transport.engine_socket
         if any(_DENIED.search(text) for text in ran):
             raise EngineForbidden(f"The SSH user may not open {path} in the VM.")
         if any(_REFUSED.search(text) for text in ran):

@@ -122,6 +122,8 @@ def _task(session: Session, name: str) -> "Iterator[str]":
             if session.xenapi.task.get_status(task) == "pending":
                 with contextlib.suppress(XapiError):
                     session.xenapi.task.cancel(task)
+                # Where nothing was begun nobody else ends it, and what is pending is not removed.
+                session.xenapi.task.set_status(task, "cancelled")
             session.xenapi.task.destroy(task)
 
 

@@ -1,4 +1,4 @@
-"""cloud-init itself makes a guest of every cloud-config, on a copy-on-write view of this machine."""
+"""cloud-init and Ignition themselves make a guest of every configuration, on a copy-on-write view of this machine."""
 
 import io
 import os
@@ -9,11 +9,13 @@ from typing import Callable, Dict, List, NamedTuple, Tuple
 
 import pytest
 
-from tests.guest_config.filling import CLOUD_CONFIGS, HOSTNAME, MAC, POOL_KEY, Case, HostKey, fill, read
+from tests.guest_config.filling import CLOUD_CONFIGS, HOSTNAME, IGNITIONS, MAC, POOL_KEY, Case, HostKey, fill, read
 from tests.need import need, need_program
 
 pytestmark = pytest.mark.real
-SCRIPT = Path(__file__).parent / "guest.sh"
+SCRIPTS = Path(__file__).parent
+# Debian keeps it where the images' initial RAM disks are made.
+IGNITION = "/usr/lib/dracut/modules.d/30ignition/ignition"
 NAMESPACES = ["--mount", "--uts", "--pid", "--net", "--fork", "--kill-child", "--propagation", "private"]
 
 
@@ -32,16 +34,22 @@ Boot = Callable[[str, Case], Dict[str, Changed]]
 def boot(tmp_path: Path, host_key: HostKey) -> Boot:
     """``boot(file, case)``: the files that a guest has more, by their paths without the leading slash."""
     need(os.geteuid() == 0, "root, for an overlay mount")
-    need_program("cloud-init")
     unshare = need_program("unshare", "util-linux")
 
     def booted(name: str, case: Case) -> Dict[str, Changed]:
-        view, seed = tmp_path / f"view-{name}", tmp_path / f"seed-{name}"
-        view.mkdir()
+        seed = tmp_path / "seed"
         seed.mkdir()
-        (seed / "user-data").write_text(fill(read(f"cloud-config/{name}"), case, host_key))
-        (seed / "meta-data").write_text("instance-id: first\nlocal-hostname: other\n")
-        done = subprocess.run([unshare] + NAMESPACES + ["sh", str(SCRIPT), str(view), str(seed)],
+        text = fill(read(name), case, host_key)
+        if name.endswith(".ign"):
+            need(os.path.exists(IGNITION), "Ignition (Debian: ignition)")
+            (seed / "config.ign").write_text(text)
+            script = [str(SCRIPTS / "ignition.sh"), str(seed), IGNITION]
+        else:
+            need_program("cloud-init")
+            (seed / "user-data").write_text(text)
+            (seed / "meta-data").write_text("instance-id: first\nlocal-hostname: other\n")
+            script = [str(SCRIPTS / "cloud_init.sh"), str(seed)]
+        done = subprocess.run([unshare] + NAMESPACES + ["sh"] + script,
                               env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=100)
         assert done.returncode == 0, done.stderr.decode("utf-8", "replace")
@@ -68,8 +76,8 @@ def entry(table: Changed, name: str) -> "List[str]":
 
 
 @pytest.mark.parametrize("name", CLOUD_CONFIGS)
-def test_the_first_boot_makes_the_guest_that_is_meant(name: str, boot: Boot, host_key: HostKey) -> None:
-    guest = boot(name, Case(True, True))
+def test_cloud_inits_first_boot_makes_the_guest_that_is_meant(name: str, boot: Boot, host_key: HostKey) -> None:
+    guest = boot(f"cloud-config/{name}", Case(True, True))
     log = guest["var/log/cloud-init.log"].text
     assert "Traceback" not in log and "- schema" not in log, log[-4000:]
 
@@ -96,6 +104,23 @@ def test_the_first_boot_makes_the_guest_that_is_meant(name: str, boot: Boot, hos
 
 
 def test_without_a_pinned_host_key_the_guest_makes_its_own(boot: Boot, host_key: HostKey) -> None:
-    guest = boot("debian.yaml", Case(False, False))
+    guest = boot("cloud-config/debian.yaml", Case(False, False))
     assert guest["etc/ssh/ssh_host_ed25519_key"].text not in ("", host_key.private)
     assert not any("host-internal" in path for path in guest)
+
+
+@pytest.mark.parametrize("name", IGNITIONS)
+def test_ignitions_first_boot_makes_the_guest_that_is_meant(name: str, boot: Boot, host_key: HostKey) -> None:
+    guest = boot(f"ignition/{name}", Case(True, True))
+    assert guest["etc/hostname"].text == HOSTNAME
+    account = entry(guest["etc/passwd"], "core")
+    assert "core" in entry(guest["etc/group"], "docker")[3].split(",")
+    (keys,) = [file for path, file in guest.items() if path.startswith("home/core/.ssh/authorized_keys")]
+    assert f"restrict,port-forwarding ssh-rsa {POOL_KEY}" in keys.text.splitlines()
+    assert keys.mode == 0o600 and keys.uid == int(account[2])
+    private = guest["etc/ssh/ssh_host_ed25519_key"]
+    assert private.text == host_key.private and private.mode == 0o600 and private.uid == 0
+    assert len([path for path, file in guest.items() if "host-internal" in path and MAC in file.text]) == 1
+    assert "ExecStart=" in guest["etc/systemd/system/xen-guest-agent.service"].text
+    presets = "".join(file.text for path, file in guest.items() if path.endswith(".preset"))
+    assert {"enable docker.service", "enable xen-guest-agent.service"} <= set(presets.splitlines())

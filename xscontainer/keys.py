@@ -23,7 +23,9 @@ ADDRESS = "xscontainer-address"  # IPv4, IPv6 or name, instead of what the guest
 SSH_PORT = "xscontainer-ssh-port"  # TCP port of the guest's sshd; [ssh] port of the settings if absent
 ENGINE_SOCKET = "xscontainer-engine-socket"  # path of the engine's socket in the guest; [engine] socket if absent
 ENGINE = "xscontainer-engine"  # "docker" or "podman"; whichever is found if absent
+TLS_WARNED = "xscontainer-tls-warned"  # VM uuid and end of the certificate that a message was posted about
 TLS_PORT = "xscontainer-tls-port"  # TCP port of the engine in mode tls; [engine] tls_port of the settings if absent
+POOL_KEY = "xscontainer-key"  # SHA256 fingerprint of the pool key that the guest is known to accept, while keys change
 
 # What a monitor publishes and a wipe removes.
 PUBLISHED = (PS, INFO, VERSION, STATUS)
@@ -31,6 +33,10 @@ PUBLISHED = (PS, INFO, VERSION, STATUS)
 # --- pool.other_config -------------------------------------------------------
 PRIVATE_SECRET = "xscontainer-private-secret-uuid"  # uuid of the secret with the pool's private SSH key
 PUBLIC_SECRET = "xscontainer-public-secret-uuid"  # uuid of the secret with its public half
+TLS_CA_SECRET = "xscontainer-tls-ca-secret-uuid"  # secret with the key of the pool's own CA; names the certificate's
+TLS_CLIENT_SECRET = "xscontainer-tls-client-secret-uuid"  # the same for the pool's client certificate
+PREVIOUS_PRIVATE_SECRET = "xscontainer-previous-private-secret-uuid"  # the same for the key that is being replaced
+PREVIOUS_PUBLIC_SECRET = "xscontainer-previous-public-secret-uuid"
 INTERNAL_NETWORK = "xscontainer-use-hostinternalnetwork"  # 1/yes/true/on: prefer 169.254.* addresses
 
 

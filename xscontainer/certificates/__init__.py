@@ -1,1 +1,119 @@
-"""Certificates for engines that are reached over TLS."""
+"""Certificates for engines that are reached over TLS: made here, kept in XAPI secrets, handed to the guest on a CD.
+
+One CA and one client certificate serve the whole pool, a server certificate one VM. Its key leaves for the guest and is
+kept nowhere; the CA's key never leaves XAPI.
+"""
+
+import os
+import time
+from typing import Dict, Mapping, NamedTuple, Optional, Sequence
+
+from xscontainer import keys
+from xscontainer.errors import ObjectGone, TLSCredentialsInvalid, TLSCredentialsMissing
+from xscontainer.vmrecord import VMRecord
+from xscontainer.xapi import pair
+from xscontainer.xapi.pool import PoolRecord
+from xscontainer.xapi.session import Session
+
+LABEL = "XSCONTAINER"  # of the medium
+RENEW_BEFORE = 30 * 86400.0  # seconds before the end of a certificate that a new one is due
+
+# What stands on the medium beside the certificates, in the directory guest-config.
+_SCRIPTS = {"enable-tls.sh": "linux/enable-tls.sh", "enable-tls.ps1": "windows/enable-tls.ps1",
+            "README.txt": "tls-medium.txt"}
+
+
+class Issued(NamedTuple):
+    """:ivar other_config: what the VM's is to say from now on.
+
+    :ivar files: for the guest's eyes only, the private key of its engine among them: name -> content.
+    :ivar ends: when the engine's certificate does, seconds since the epoch.
+    """
+
+    other_config: Mapping[str, str]
+    files: Mapping[str, bytes]
+    ends: float
+
+    def __repr__(self) -> str:  # it must not reach a log by accident
+        return f"Issued(other_config={self.other_config!r}, ends={self.ends!r})"
+
+
+def issue(session: Session, vm: VMRecord, addresses: Sequence[str], now: Optional[float] = None) -> Issued:
+    """Make a certificate for the engine in a VM; the pool's CA and client certificate too if there are none.
+
+    Nothing of the VM is changed: the caller does, as soon as the guest has the files.
+
+    :param addresses: all at which it answers: IPv4, IPv6, names.
+    :param now: instead of the clock, seconds since the epoch.
+    :raises TLSCredentialsMissing: the pool's secrets are gone. TLSCredentialsInvalid: they hold something else.
+    :raises ValueError: no address, or one that is neither an address nor a name.
+    """
+    from xscontainer.certificates import making
+    from xscontainer.engine import certs
+
+    at = time.time() if now is None else now
+    pool_ref = session.xenapi.pool.get_all()[0]
+    try:
+        ca = pair.kept(session, pool_ref, keys.TLS_CA_SECRET, lambda: making.new_ca("xscontainer CA of the pool", at))
+        signer = making.Pair(ca.certificate, ca.key)
+        try:
+            making.check(signer)
+        except ValueError as error:
+            raise TLSCredentialsInvalid(f"The pool's CA is unusable: {error}.", _POOL_HINT) from error
+        client = pair.kept(session, pool_ref, keys.TLS_CLIENT_SECRET,
+                           lambda: making.new_client(signer, "xscontainer", at))
+    except ObjectGone as error:
+        raise TLSCredentialsMissing("A secret with the pool's TLS certificates is gone.", _POOL_HINT) from error
+    server = making.new_server(signer, vm.uuid, addresses, at)
+    return Issued(
+        {keys.MODE: "tls", keys.TLS_CA_CERT: ca.certificate_uuid, keys.TLS_CLIENT_CERT: client.certificate_uuid,
+         keys.TLS_CLIENT_KEY: client.key_uuid},
+        {"ca.pem": ca.certificate.encode("ascii"), "server-cert.pem": server.certificate.encode("ascii"),
+         "server-key.pem": server.key.encode("ascii")},
+        certs.validity(certs.load(server.certificate))[1])
+
+
+_POOL_HINT = (f"Remove {keys.TLS_CA_SECRET} and {keys.TLS_CLIENT_SECRET} from the pool's other_config, and have "
+              "certificates made anew for each VM that is reached over TLS.")
+
+
+def scripts(directory: str) -> Dict[str, bytes]:
+    """What installs the certificates in the guest, and explains: name on the medium -> content.
+
+    :param directory: guest-config.
+    :raises OSError: the installation is incomplete.
+    """
+    found = {}
+    for name, path in _SCRIPTS.items():
+        with open(os.path.join(directory, path), "rb") as source:
+            found[name] = source.read()
+    return found
+
+
+def renewal_due(ends: float, now: float) -> bool:
+    """Whether a certificate that ends then needs a successor by now; both seconds since the epoch."""
+    return ends - now < RENEW_BEFORE
+
+
+def renew_client(session: Session, pool: PoolRecord, now: Optional[float] = None) -> bool:
+    """Give the pool a new client certificate in time, for all VMs at once; whether that was due.
+
+    :raises ObjectGone, TLSCredentialsInvalid: what the pool has is incomplete or unusable.
+    """
+    uuid, ca_uuid = (pool.other_config.get(key, "") for key in (keys.TLS_CLIENT_SECRET, keys.TLS_CA_SECRET))
+    if not uuid or not ca_uuid:
+        return False
+    from xscontainer.certificates import making
+    from xscontainer.engine import certs
+
+    at = time.time() if now is None else now
+    old = pair.read(session, uuid)
+    try:
+        if not renewal_due(certs.validity(certs.load(old.certificate))[1], at):
+            return False
+        ca = pair.read(session, ca_uuid)
+        new = making.new_client(making.Pair(ca.certificate, ca.key), "xscontainer", at)
+    except ValueError as error:
+        raise TLSCredentialsInvalid(f"The pool's TLS certificates are unusable: {error}.", _POOL_HINT) from error
+    pair.replace(session, old, new.certificate, new.key)
+    return True

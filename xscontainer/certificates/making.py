@@ -1,4 +1,4 @@
-"""Keys and certificates, from nothing but numbers: a CA for the pool, one pair for an engine, one for us. Pure.
+"""Keys and certificates, from nothing but chance: a CA for the pool, one pair for an engine, one for us.
 
 ECDSA on P-256, which every engine with TLS 1.2 knows. What may sign says so (BasicConstraints, KeyUsage), what may not
 is bound to one purpose: the key of a guest's engine lets nobody in anywhere.
@@ -6,12 +6,17 @@ is bound to one purpose: the key of a guest's engine lets nobody in anywhere.
 
 import datetime
 import ipaddress
-from typing import NamedTuple, Optional, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Optional, Sequence
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from xscontainer.engine.certs import validity
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 CA_DAYS = 3650
 LEAF_DAYS = 825
@@ -68,11 +73,17 @@ def new_client(ca: Pair, label: str, now: float) -> Pair:
     return _leaf(ca, label, ExtendedKeyUsageOID.CLIENT_AUTH, now, None)
 
 
+def check(ca: Pair) -> None:
+    """:raises ValueError: it cannot sign."""
+    _load(ca)
+
+
 def _leaf(ca: Pair, label: str, purpose: x509.ObjectIdentifier, now: float,
           names: Optional[x509.SubjectAlternativeName]) -> Pair:
     signer = _load(ca)
     key = ec.generate_private_key(ec.SECP256R1())
-    builder = _builder(_name(label), signer.certificate.subject, key, now, LEAF_DAYS)
+    left = int((validity(signer.certificate)[1] - now) // 86400)
+    builder = _builder(_name(label), signer.certificate.subject, key, now, min(LEAF_DAYS, left))
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(_usage(signs=False), critical=True)
     builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
@@ -119,9 +130,16 @@ def _pair(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Pai
 
 def _load(pair: Pair) -> _Loaded:
     certificate = x509.load_pem_x509_certificate(pair.certificate.encode("utf-8"))
-    key = serialization.load_pem_private_key(pair.key.encode("utf-8"), None)
+    try:
+        key = serialization.load_pem_private_key(pair.key.encode("utf-8"), None)
+    except TypeError as error:
+        raise ValueError("the CA's key is encrypted") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ValueError("the CA's key is not of the kind that is made here")
-    if key.public_key().public_numbers() != certificate.public_key().public_numbers():  # type: ignore[union-attr]
+    if _raw(key.public_key()) != _raw(certificate.public_key()):
         raise ValueError("the CA's certificate and key are no pair")
     return _Loaded(certificate, key)
+
+
+def _raw(key: "PublicKeyTypes") -> bytes:
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)

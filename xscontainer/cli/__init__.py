@@ -3,7 +3,7 @@
 Every subcommand is a module of this package with a function ``add`` that takes
 argparse's subparsers and sets ``run``: (options, settings) -> exit code.
 
-Exit codes: 0 done, 1 XAPI does not answer or refuses, 2 called wrongly.
+Exit codes: 0 done, 1 XAPI does not answer or refuses, 2 called wrongly; a command may add its own.
 """
 
 import argparse
@@ -12,10 +12,10 @@ import sys
 from typing import List, Optional
 
 from xscontainer import __version__, settings
-from xscontainer.cli import listing, wiping
+from xscontainer.cli import diagnosing, listing, wiping
 from xscontainer.errors import ArgumentError, SettingsError, XSContainerError
 
-COMMANDS = (listing, wiping)
+COMMANDS = (listing, diagnosing, wiping)
 
 
 def main(arguments: "Optional[List[str]]" = None) -> int:
@@ -45,7 +45,7 @@ def main(arguments: "Optional[List[str]]" = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="xscontainer", description="Looks at the pool's containers from any of its hosts.",
-        epilog="Exit codes: 0 done, 1 XAPI does not answer or refuses, 2 called wrongly.")
+        epilog="Exit codes: 0 done, 1 XAPI does not answer or refuses, 2 called wrongly, 3 see the command.")
     parser.add_argument("--config", metavar="FILE", help=f"settings file (default: ${settings.ENVIRONMENT_VARIABLE} "
                                                          f"or {settings.DEFAULT_PATH})")
     parser.add_argument("--version", action="version", version=__version__)

@@ -82,6 +82,7 @@ def over_ssh(target: ssh.Target, private_key: "paramiko.PKey", ssh_settings: SSH
         trace.facts.update(fingerprint=error.shown, pinned_fingerprint=error.pinned)
         raise
     except KeyNotAccepted as error:
+        trace.facts["public_key"] = f"{private_key.get_name()} {private_key.get_base64()}"
         if type(error) is KeyNotAccepted:
             pinned = target._replace(addresses=(str(trace.facts["address"]),), host_key=(shown + [target.host_key])[0])
             _try_others(pinned, private_key, (hurried, engine_settings), ssh_settings.user, trace, error)

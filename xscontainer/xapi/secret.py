@@ -1,10 +1,13 @@
-"""The pool's SSH key pair, kept in XAPI secrets so that every host of the pool shares it."""
+"""XAPI secrets: the pool's SSH key pair, which every host shares that way, and passwords on their way to us."""
 
 from typing import Callable, Mapping, NamedTuple
 
 from xscontainer import keys
-from xscontainer.errors import KeyPairError, ObjectGone, XapiError
+from xscontainer.errors import ArgumentError, KeyPairError, ObjectGone, XapiError
 from xscontainer.xapi.session import Session
+
+# In a secret's other_config: the VM that the password in it is for.
+PASSWORD_FOR = "xscontainer-password-for"
 
 
 class KeyPair(NamedTuple):
@@ -29,7 +32,8 @@ def key_pair(session: Session, pool_ref: str, pool_config: "Mapping[str, str]",
 
     :raises KeyPairError: the pool names secrets that do not exist.
     """
-    private_uuid = pool_config.get(keys.PRIVATE_SECRET, "")
+    # While one is replaced by another there is a moment without, and whoever replaces it may die in it.
+    private_uuid = pool_config.get(keys.PRIVATE_SECRET) or pool_config.get(keys.PREVIOUS_PRIVATE_SECRET, "")
     public_uuid = pool_config.get(keys.PUBLIC_SECRET, "")
     if not private_uuid:
         return _store(session, pool_ref, generate())
@@ -70,3 +74,35 @@ def _store(session: Session, pool_ref: str, pair: KeyPair) -> KeyPair:
     session.xenapi.pool.add_to_other_config(
         pool_ref, keys.PUBLIC_SECRET, session.xenapi.secret.get_uuid(public_ref))
     return pair
+
+
+def keep_password(session: Session, password: str, vm_uuid: str) -> str:
+    """Hand a password over to the plugin; the new secret's uuid, which is all that the plugin is told."""
+    ref = session.xenapi.secret.create({"value": password, "other_config": {PASSWORD_FOR: vm_uuid}})
+    return str(session.xenapi.secret.get_uuid(ref))
+
+
+def take_password(session: Session, uuid: str, vm_uuid: str) -> str:
+    """The password that was handed over; gone from XAPI afterwards.
+
+    :raises ArgumentError: it is no secret for this. A caller who may read no secrets must not have us read them: what
+        is in one goes to a guest.
+    """
+    try:
+        ref = session.xenapi.secret.get_by_uuid(uuid)
+        if session.xenapi.secret.get_other_config(ref).get(PASSWORD_FOR) != vm_uuid:
+            raise ArgumentError(f"The secret {uuid} holds no password for this VM.",
+                                f"Make one with {PASSWORD_FOR} = the VM's uuid in its other_config.")
+        password = str(session.xenapi.secret.get_value(ref))
+        session.xenapi.secret.destroy(ref)
+    except ObjectGone as exc:
+        raise ArgumentError(f"There is no secret {uuid} with a password.", "Give the password again.") from exc
+    return password
+
+
+def forget_password(session: Session, uuid: str) -> None:
+    """Destroy a password that nobody took; no error if somebody did."""
+    try:
+        session.xenapi.secret.destroy(session.xenapi.secret.get_by_uuid(uuid))
+    except ObjectGone:
+        pass

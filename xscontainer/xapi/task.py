@@ -1,25 +1,44 @@
 """XAPI tasks: progress of long actions, as clients show it."""
 
 import contextlib
-from typing import Callable, Iterator
+from typing import Dict, Iterator, Optional
 
 from xscontainer.errors import XapiError
 from xscontainer.xapi.session import Session
 
+VM = "xscontainer-vm"  # in a task's other_config: uuid of the VM that it is about
+STEP = "xscontainer-step"  # in a task's other_config: what is being done, a few words
+
+
+class Progress:
+    """Tells a task how far things are."""
+
+    def __init__(self, session: Session, ref: str) -> None:
+        self._session = session
+        self._ref = ref
+
+    def __call__(self, fraction: float, step: str = "") -> None:
+        """:param fraction: 0.0 to 1.0. :param step: what is done from now on."""
+        task = self._session.xenapi.task
+        if step:
+            task.remove_from_other_config(self._ref, STEP)
+            task.add_to_other_config(self._ref, STEP, step)
+        task.set_progress(self._ref, min(max(float(fraction), 0.0), 1.0))
+
 
 @contextlib.contextmanager
-def running(session: Session, label: str, description: str = "") -> "Iterator[Callable[[float], None]]":
+def running(session: Session, label: str, description: str = "",
+            other_config: "Optional[Dict[str, str]]" = None) -> "Iterator[Progress]":
     """A task for the duration of the block: success at its end, failure if it raises.
 
-    Gives a function that sets the progress, 0.0 to 1.0. A task nobody finishes
-    stays "pending" in every client for a day, so the end is set whatever happens.
+    Gives a function that sets the progress. A task nobody finishes stays "pending"
+    in every client for a day, so the end is set whatever happens.
     """
     ref = session.xenapi.task.create(label, description)
-
-    def progress(fraction: float) -> None:
-        session.xenapi.task.set_progress(ref, min(max(float(fraction), 0.0), 1.0))
-
+    progress = Progress(session, ref)
     try:
+        for key, value in (other_config or {}).items():
+            session.xenapi.task.add_to_other_config(ref, key, value)
         yield progress
     except BaseException as exc:
         with contextlib.suppress(XapiError):

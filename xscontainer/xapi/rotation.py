@@ -1,0 +1,102 @@
+"""The pool's key pair is replaced: both pairs are kept in secrets until the old one is given up.
+
+Every step leaves the pool with a key that all guests accept, whoever dies after it, and every step may be taken again:
+
+1. the old pair's secrets are named as the previous ones, too
+2. a new pair's secret takes the old one's place: the previous key is the current one in the moment between
+3. so does its public half, which could be had from the private one
+4. at the end the previous secrets are destroyed, then their names are removed
+"""
+
+import contextlib
+from typing import Callable, Dict, NamedTuple, Tuple
+
+from xscontainer import keys
+from xscontainer.errors import KeyRotationUnfinished, ObjectGone, XapiError
+from xscontainer.xapi.secret import KeyPair
+from xscontainer.xapi.session import Session
+
+
+class State(NamedTuple):
+    """:ivar current: uuid of the private key's secret, "" if there is none; so for ``previous``."""
+
+    current: str
+    previous: str
+
+    @classmethod
+    def of(cls, pool_config: "Dict[str, str]") -> "State":
+        return cls(pool_config.get(keys.PRIVATE_SECRET, ""), pool_config.get(keys.PREVIOUS_PRIVATE_SECRET, ""))
+
+    @property
+    def running(self) -> bool:
+        """Whether there are two keys."""
+        return bool(self.current and self.previous and self.current != self.previous)
+
+
+def begin(session: Session, pool_ref: str, generate: "Callable[[], KeyPair]",
+          public_of: "Callable[[str], str]") -> None:
+    """Replace the pool's key pair, or go on with what was broken off. No error if it is done already.
+
+    :param public_of: private key -> public one.
+    """
+    config = session.xenapi.pool.get_other_config(pool_ref)
+    if not State.of(config).previous:
+        # The private key last: with it the replacement has begun.
+        for name, previous in ((keys.PUBLIC_SECRET, keys.PREVIOUS_PUBLIC_SECRET),
+                               (keys.PRIVATE_SECRET, keys.PREVIOUS_PRIVATE_SECRET)):
+            if config.get(name):
+                _add(session, pool_ref, previous, config[name])
+    if not State.of(session.xenapi.pool.get_other_config(pool_ref)).running:
+        _switch(session, pool_ref, generate().private)
+    config = session.xenapi.pool.get_other_config(pool_ref)
+    public = config.get(keys.PUBLIC_SECRET, "")
+    if not public or public == config.get(keys.PREVIOUS_PUBLIC_SECRET):
+        private = session.xenapi.secret.get_value(session.xenapi.secret.get_by_uuid(config[keys.PRIVATE_SECRET]))
+        uuid, _ = _new_secret(session, public_of(private))
+        session.xenapi.pool.remove_from_other_config(pool_ref, keys.PUBLIC_SECRET)
+        _add(session, pool_ref, keys.PUBLIC_SECRET, uuid)
+
+
+def _switch(session: Session, pool_ref: str, private: str) -> None:
+    uuid, ref = _new_secret(session, private)
+    if not State.of(session.xenapi.pool.get_other_config(pool_ref)).running:
+        session.xenapi.pool.remove_from_other_config(pool_ref, keys.PRIVATE_SECRET)
+        if _add(session, pool_ref, keys.PRIVATE_SECRET, uuid):
+            return
+    session.xenapi.secret.destroy(ref)  # another host was faster
+
+
+def end(session: Session, pool_ref: str) -> None:
+    """Give the previous pair up; no error if there is none.
+
+    :raises KeyRotationUnfinished: the previous one is still the only one.
+    """
+    config = session.xenapi.pool.get_other_config(pool_ref)
+    state = State.of(config)
+    if state.previous and not state.running:
+        raise KeyRotationUnfinished("The change of the pool's key was broken off before there was a new one.",
+                                    "Call 'xscontainer key-rotate' again.")
+    kept = {config.get(keys.PRIVATE_SECRET), config.get(keys.PUBLIC_SECRET)}
+    for name in (keys.PREVIOUS_PUBLIC_SECRET, keys.PREVIOUS_PRIVATE_SECRET):
+        if name in config:
+            if config[name] not in kept:
+                with contextlib.suppress(ObjectGone):
+                    session.xenapi.secret.destroy(session.xenapi.secret.get_by_uuid(config[name]))
+            session.xenapi.pool.remove_from_other_config(pool_ref, name)
+
+
+def _new_secret(session: Session, value: str) -> Tuple[str, str]:
+    ref = session.xenapi.secret.create({"value": value, "other_config": {}})
+    return session.xenapi.secret.get_uuid(ref), ref
+
+
+def _add(session: Session, pool_ref: str, key: str, value: str) -> bool:
+    """Whether the key has this value now: another host may have given it one."""
+    try:
+        session.xenapi.pool.add_to_other_config(pool_ref, key, value)
+    except XapiError as exc:
+        if exc.details[:1] != ["MAP_DUPLICATE_KEY"]:
+            raise
+        # Or we did, in a call that had to be sent twice.
+        return bool(session.xenapi.pool.get_other_config(pool_ref).get(key) == value)
+    return True

@@ -90,12 +90,13 @@ class Access:
 
     def _over_ssh(self, vm: VMRecord, reach: Reach, where: Tuple[str, ...], remembered: Remembered) -> Connection:
         shown: List[Tuple[str, str]] = []  # the guest's host key, if it is the first time that we see one
-        connection = ssh.connect(
-            ssh_target(vm, reach, where, remembered), self.pool_key.private(), self.settings.ssh, self.settings.engine,
-            on_host_key=lambda base64, fingerprint: shown.append((base64, fingerprint)))
+        target = ssh_target(vm, reach, where, remembered)
+        connection = self.pool_key.connect(vm, lambda key: ssh.connect(
+            target, key, self.settings.ssh, self.settings.engine,
+            on_host_key=lambda base64, fingerprint: shown.append((base64, fingerprint))))
         try:
             # Only now: what answers at the address has shown that it is prepared for this pool.
-            for base64, fingerprint in shown:
+            for base64, fingerprint in shown[-1:]:
                 credentials.pin(self.sessions, vm, base64, fingerprint)
             return connection
         except BaseException:

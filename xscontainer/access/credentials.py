@@ -1,5 +1,6 @@
 """What authenticates: towards guests the pool's SSH key and TLS certificates, towards us the guests' host keys."""
 
+import contextlib
 import logging
 import threading
 from functools import partial
@@ -7,11 +8,19 @@ from typing import TYPE_CHECKING, Callable, Optional, Tuple
 
 from xscontainer import keys
 from xscontainer.access.facts import Facts
-from xscontainer.engine import hostkeys, keypair
-from xscontainer.errors import HostKeyChanged, ObjectGone, TLSCredentialsMissing
+from xscontainer.engine import hostkeys, install_key, keypair
+from xscontainer.errors import (
+    HostKeyChanged,
+    KeyNotAccepted,
+    KeyPairError,
+    ObjectGone,
+    TLSCredentialsMissing,
+    XapiError,
+    XSContainerError,
+)
 from xscontainer.reach import Reach
 from xscontainer.vmrecord import VMRecord
-from xscontainer.xapi import secret
+from xscontainer.xapi import rotation, secret
 from xscontainer.xapi import vm as xapi_vm
 from xscontainer.xapi.session import Session, SessionPool
 
@@ -19,6 +28,7 @@ if TYPE_CHECKING:
     import paramiko
 
     from xscontainer.engine.certs import Credentials
+    from xscontainer.engine.ssh import SSHConnection
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +43,7 @@ class PoolKey:
         self._sessions = sessions
         self._facts = facts
         self._key: "Optional[Tuple[str, paramiko.PKey]]" = None  # (uuid of its secret, key)
+        self._previous: "Tuple[str, Optional[paramiko.PKey]]" = ("", None)
         self._lock = threading.Lock()
 
     def private(self) -> "paramiko.PKey":
@@ -49,6 +60,50 @@ class PoolKey:
                     lambda: secret.KeyPair(*keypair.new_key_pair())))
                 self._key = (uuid, keypair.load_private_key(pair.private))
             return self._key[1]
+
+    def previous(self) -> "Optional[paramiko.PKey]":
+        """The key that guests may still know instead, while the pair is being replaced; else None."""
+        state = rotation.State.of(self._facts().pool.other_config)
+        if not state.running:
+            return None
+        with self._lock:
+            if self._previous[0] != state.previous:
+                try:
+                    text = self._sessions.run(lambda session: secret.value(session, state.previous))
+                    self._previous = (state.previous, keypair.load_private_key(text))
+                except (ObjectGone, KeyPairError) as error:
+                    log.warning("The pool's previous SSH key is of no use: %s", error)
+                    self._previous = (state.previous, None)
+            return self._previous[1]
+
+    def connect(self, vm: VMRecord, dial: "Callable[[paramiko.PKey], SSHConnection]") -> "SSHConnection":
+        """With the pool's key; while it is being replaced, a guest that only knows the previous one gets the new one.
+
+        :param dial: connects with a key; raises as engine.ssh.connect.
+        """
+        key, previous = self.private(), self.previous()
+        if previous is None:
+            return dial(key)
+        try:
+            connection = dial(key)
+        except KeyNotAccepted:
+            connection = dial(previous)
+            try:
+                install_key.install(connection.transport, key)
+                log.info("VM %s: the pool's new SSH key was installed", vm.label)
+            except XSContainerError as error:
+                log.warning("VM %s: the pool's new SSH key could not be installed: %s", vm.label, error)
+                return connection
+        with contextlib.suppress(XapiError):  # the next connection says it again
+            self._sessions.run(lambda session: mark(session, vm, key))
+        return connection
+
+
+def mark(session: Session, vm: VMRecord, key: "paramiko.PKey") -> None:
+    """Remember that the guest accepts this key of the pool's."""
+    wanted = hostkeys.of_key(key).fingerprint
+    if vm.other_config.get(keys.POOL_KEY) != wanted:
+        xapi_vm.put_key(session, vm.ref, keys.POOL_KEY, wanted, present=keys.POOL_KEY in vm.other_config)
 
 
 def pin(sessions: SessionPool, vm: VMRecord, base64: str, fingerprint: str) -> None:

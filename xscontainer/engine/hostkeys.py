@@ -3,9 +3,12 @@
 import base64
 import binascii
 import hashlib
-from typing import List, NamedTuple, Optional, Sequence
+from typing import TYPE_CHECKING, List, NamedTuple, Optional, Sequence
 
 from xscontainer.errors import HostKeyChanged, HostKeyUnreadable
+
+if TYPE_CHECKING:
+    import paramiko
 
 MOST_PIN_CHARACTERS = 16384
 
@@ -32,6 +35,11 @@ class HostKey(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.fingerprint}"
+
+
+def of_key(key: "paramiko.PKey") -> HostKey:
+    """The public half of any key, for its fingerprint."""
+    return HostKey(key.get_name(), key.asbytes())
 
 
 def _from_base64(word: str) -> Optional[HostKey]:

@@ -1,7 +1,6 @@
 """Certificates: what is made, who takes it, where it is kept, and when it is due."""
 
 import os
-import shutil
 import ssl
 import subprocess
 import threading
@@ -12,6 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from tests.need import need_program
 from xscontainer import certificates, keys
 from xscontainer.certificates import making
 from xscontainer.engine import certs
@@ -88,14 +88,13 @@ def test_what_can_not_sign(ca: making.Pair) -> None:
             making.check(wrong)
 
 
-@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
 def test_openssl_finds_nothing_wrong_in_strict_mode(ca: making.Pair, tmp_path: Any) -> None:
     (tmp_path / "ca.pem").write_text(ca.certificate)
     for purpose, made in (("sslserver", making.new_server(ca, "x", ["10.0.0.1"], NOW)),
                           ("sslclient", making.new_client(ca, "x", NOW))):
         (tmp_path / "x.pem").write_text(made.certificate)
         done = subprocess.run(
-            ["openssl", "verify", "-x509_strict", "-purpose", purpose, "-attime", str(int(NOW)), "-CAfile",
+            [need_program("openssl"), "verify", "-x509_strict", "-purpose", purpose, "-attime", str(int(NOW)), "-CAfile",
              str(tmp_path / "ca.pem"), str(tmp_path / "x.pem")],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=30)
         assert done.returncode == 0, done.stdout.decode()

@@ -18,8 +18,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, List, Optional
 
-from xscontainer import __version__, plugin, settings, systemd
-from xscontainer.access import Access, login, read_facts, session_pool
+from xscontainer import __version__, certificates, plugin, settings, systemd
+from xscontainer.access import Access, expiry, login, read_facts, session_pool
 from xscontainer.context import DaemonContext
 from xscontainer.errors import SettingsError, XSContainerError
 from xscontainer.monitor import Monitor, Opener
@@ -28,6 +28,7 @@ from xscontainer.registry import Host, Registry, start_thread
 from xscontainer.server import Server
 from xscontainer.vmrecord import VMRecord
 from xscontainer.xapi.events import Batch, Watch
+from xscontainer.xapi.pool import PoolRecord
 from xscontainer.xapi.session import Session
 
 if TYPE_CHECKING:
@@ -107,7 +108,8 @@ class Daemon:
         self._forwarding = session_pool(conf, conf.daemon.workers)
         self._access = Access(conf, self._sessions)
         self._host = Host()
-        self._opener = Opener(self._access.open, threading.Semaphore(conf.monitor.start_workers), self._unsettled)
+        self._opener = Opener(self._access.open, threading.Semaphore(conf.monitor.start_workers), self._unsettled,
+                              lambda vm, ends: expiry.warn(self._sessions, vm, ends))
         self._registry = Registry(self._host, self._make_monitor, lambda vm: wipe(self._sessions, vm))
         self._watch = Watch(
             lambda: login(conf, conf.xapi.event_timeout + POLL_MARGIN), conf.xapi.event_timeout,
@@ -169,6 +171,17 @@ class Daemon:
         facts = read_facts(session, self._settings.daemon.inventory)
         self._access.update(facts)
         self._host.ref, self._host.is_coordinator = facts.this_host, facts.is_coordinator
+        if facts.is_coordinator:
+            self._renew_client(session, facts.pool)
+
+    @staticmethod
+    def _renew_client(session: Session, pool: PoolRecord) -> None:
+        """Each time that all is read anew, which is often enough."""
+        try:
+            if certificates.renew_client(session, pool):
+                log.info("the pool has a new client certificate for engines that are reached over TLS")
+        except XSContainerError as exc:
+            log.warning("the pool's client certificate was not renewed: %s", exc)
 
     def _deliver(self, batch: Batch) -> None:
         if batch.pool:

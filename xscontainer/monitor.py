@@ -13,6 +13,7 @@ from typing import Callable, Dict, NamedTuple, Optional, Sequence, Tuple
 
 from xscontainer import keys, xmlform
 from xscontainer.access import hang_up, remembered_of
+from xscontainer.certificates import renewal_due
 from xscontainer.engine.api import Engine
 from xscontainer.engine.events import EventStream
 from xscontainer.errors import (
@@ -136,11 +137,14 @@ class Opener(NamedTuple):
     :ivar open: (VM, what worked last time) -> an open engine and what worked this time.
     :ivar slots: bounds how many monitors connect at once.
     :ivar unsettled: called with the VM's uuid when a write to XAPI failed.
+    :ivar ending: called, again and again, with a VM whose certificates need successors and when they end (seconds
+        since the epoch); may raise XapiError.
     """
 
     open: "Callable[[VMRecord, Remembered], Tuple[Engine, Remembered]]"
     slots: threading.Semaphore
     unsettled: "Callable[[str], None]"
+    ending: "Callable[[VMRecord, float], None]" = lambda vm, ends: None
 
 
 class Monitor:
@@ -368,6 +372,14 @@ class Monitor:
             self._info = (version, info)
             self._documents[keys.INFO] = xmlform.docker_info(info)
             self._documents[keys.VERSION] = xmlform.docker_version(version)
+        self._look_at_end(engine.connection.ends)
+
+    def _look_at_end(self, ends: Optional[float]) -> None:
+        if ends is not None and renewal_due(ends, time.time()):
+            try:
+                self._opener.ending(self._vm, ends)
+            except XapiError as exc:
+                log.warning("VM %s: %s", self._vm.label, exc)
 
     def _publish(self) -> None:
         try:
@@ -384,7 +396,7 @@ class Monitor:
 def _reach_facts(vm: VMRecord) -> Tuple[object, ...]:
     """What decides whether a new try may fare better than the last: all but what we publish ourselves."""
     config = {key: value for key, value in vm.other_config.items()
-              if key not in keys.PUBLISHED and key != keys.OWNER}
+              if key not in keys.PUBLISHED and key not in (keys.OWNER, keys.TLS_WARNED)}
     return (vm.networks, vm.domid, vm.guest_metrics, vm.power_state, config)
 
 

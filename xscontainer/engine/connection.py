@@ -78,6 +78,7 @@ class Connection(ABC):
     method: str = ""  # how streams reach the engine's socket; worth remembering for the next connection
     socket: str = ""  # which that is, if it had to be found; the same
     address: str = ""  # where the guest answered
+    ends: Optional[float] = None  # when the first of the certificates does that it stands on; since the epoch
 
     @abstractmethod
     def open_stream(self, timeout: float) -> EngineStream:

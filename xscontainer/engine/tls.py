@@ -4,7 +4,7 @@ import socket
 import ssl
 import threading
 import time
-from typing import NamedTuple, Optional, Set, Tuple
+from typing import Any, NamedTuple, Optional, Set, Tuple
 
 from cryptography import x509
 
@@ -59,6 +59,7 @@ class TLSConnection(Connection):
         self._target = target
         self._credentials = credentials
         self._context = certs.client_context(credentials)
+        self._own_end = certs.validity(certs.load(credentials.certificate))[1]
         self._ssh = ssh
         self._channels = threading.BoundedSemaphore(engine.max_channels)
         self._lock = threading.Lock()
@@ -147,7 +148,8 @@ class TLSConnection(Connection):
                                              suppress_ragged_eofs=False)
             sock.settimeout(max(0.001, min(self._ssh.banner_timeout, deadline - time.monotonic())))
             sock.do_handshake()
-            if not (sock.getpeercert() or {}).get("subjectAltName"):
+            shown: Any = sock.getpeercert()
+            if not shown.get("subjectAltName"):
                 # CPython 3.6 takes a common name instead, which nothing modern does.
                 raise ssl.CertificateError("it names no address")
         except BaseException as error:
@@ -157,6 +159,7 @@ class TLSConnection(Connection):
                 raise
             raise ours from error
         self.address = address
+        self.ends = min(self._own_end, ssl.cert_time_to_seconds(shown["notAfter"]))
         return sock, where
 
     def _dial(self, deadline: float) -> Tuple[socket.socket, str]:

@@ -1,0 +1,148 @@
+"""What lets a Linux guest's engine listen on a port: run for real, on a root of its own, and dockerd started like that."""
+
+import os
+import re
+import shlex
+import stat
+import subprocess
+from pathlib import Path
+from typing import Any, List
+
+import pytest
+
+from tests.engine.test_real_engine import start
+from tests.engine.tls_peers import ADDRESS, Authority, connect
+from tests.need import need, need_program
+from xscontainer.engine import api
+from xscontainer.settings import EngineSettings
+from xscontainer.simulator.engines.real import RealEngine
+from xscontainer.simulator.guests.tls import free_port
+
+SCRIPT = Path(__file__).resolve().parent.parent.parent / "guest-config" / "linux" / "enable-tls.sh"
+DEBIAN = "[Unit]\nDescription=x\n\n[Service]\nType=notify\nExecStart=/usr/sbin/dockerd -H fd:// $DOCKER_OPTS\n"
+FOLDED = ("[Service]\nExecStart=/usr/bin/dockerd \\\n  --containerd=/run/containerd/containerd.sock \\\n  -H fd://\n"
+          "ExecReload=/bin/kill -s HUP $MAINPID\n")
+DROPIN = "etc/systemd/system/docker.service.d/90-xscontainer-tls.conf"
+# Those of Debian, of Alpine and the BSDs, and what RHEL has.
+SHELLS = [["dash"], ["busybox", "sh"], ["bash", "--posix"]]
+
+
+class Machine:
+    """The root of a file system, and a medium."""
+
+    def __init__(self, directory: Path, unit: str = DEBIAN) -> None:
+        self.root, self.medium = directory / "a root", directory / "a medium"
+        self.root.mkdir()
+        self.medium.mkdir()
+        self.authority = Authority.new()
+        for name, text in zip(("ca.pem", "server-cert.pem", "server-key.pem"), self.authority.engine_side):
+            (self.medium / name).write_text(text)
+        self.medium.joinpath("enable-tls.sh").write_bytes(SCRIPT.read_bytes())
+        self.write("lib/systemd/system/docker.service", unit)
+
+    def write(self, path: str, text: str) -> None:
+        (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / path).write_text(text)
+
+    def run(self, *arguments: str, shell: List[str] = SHELLS[0], fails: bool = False) -> str:
+        done = subprocess.run(
+            [need_program(shell[0])] + shell[1:] + [str(self.medium / "enable-tls.sh"), "--prefix", str(self.root)]
+            + list(arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=30)
+        said = done.stdout.decode()
+        assert (done.returncode != 0) == fails, said
+        return said
+
+    def command(self) -> List[str]:
+        """What the unit starts now, in words."""
+        lines = re.findall("(?m)^ExecStart=(.*)$", (self.root / DROPIN).read_text())
+        assert len(lines) == 2 and lines[0] == ""
+        return shlex.split(lines[1])
+
+    def mode(self, path: str) -> int:
+        return stat.S_IMODE(os.stat(str(self.root / path)).st_mode)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: str(shell[0]))
+def test_files_modes_and_command(machine: Machine, shell: List[str]) -> None:
+    for _ in range(2):  # the second time as a renewal
+        assert "listens on port 2376" in machine.run(shell=shell)
+    assert machine.mode("etc/docker/tls") == 0o700
+    assert [machine.mode(f"etc/docker/tls/{name}") for name in ("ca.pem", "server-cert.pem", "server-key.pem")] == [
+        0o644, 0o644, 0o600]
+    assert machine.mode(DROPIN) == 0o644
+    assert sorted(os.listdir(str(machine.root / "etc/docker/tls"))) == ["ca.pem", "server-cert.pem", "server-key.pem"]
+    assert (machine.root / "etc/docker/tls/server-key.pem").read_text() == machine.authority.server.key
+    command = machine.command()
+    assert command[:4] == ["/usr/sbin/dockerd", "-H", "fd://", "$DOCKER_OPTS"] and command[4] == "-H"
+    assert re.match(r"tcp://(\[::\]|0\.0\.0\.0):2376\Z", command[5])
+    assert command[6:] == ["--tlsverify", "--tlscacert=/etc/docker/tls/ca.pem",
+                           "--tlscert=/etc/docker/tls/server-cert.pem", "--tlskey=/etc/docker/tls/server-key.pem"]
+    machine.run("--remove", shell=shell)
+    assert not (machine.root / DROPIN).exists() and not (machine.root / "etc/docker/tls").exists()
+
+
+def test_the_command_as_it_is_today_is_kept(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, FOLDED)
+    machine.run()
+    assert machine.command()[:4] == ["/usr/bin/dockerd", "--containerd=/run/containerd/containerd.sock", "-H", "fd://"]
+    machine.write("etc/systemd/system/docker.service.d/10-ours.conf", "[Service]\nExecStart=\n"
+                  "ExecStart=/opt/dockerd -D\n")
+    machine.run()
+    # One that names no host listens on the usual socket, but not once it names another.
+    assert machine.command()[:4] == ["/opt/dockerd", "-D", "-H", "unix:///var/run/docker.sock"]
+
+
+@pytest.mark.parametrize("config", ['{"hosts": ["fd://"]}', '{"tlsverify" : true}', '{\n "tlscacert": "x"}'])
+def test_a_daemon_json_that_contradicts_is_left_to_its_owner(machine: Machine, config: str) -> None:
+    machine.write("etc/docker/daemon.json", config)
+    assert "daemon.json sets" in machine.run(fails=True)
+    assert not (machine.root / DROPIN).exists()
+    machine.write("etc/docker/daemon.json", '{"log-driver": "journald"}')
+    machine.run()
+
+
+@pytest.mark.parametrize("what, said", [
+    ("no key", "there is no"), ("no unit", "systemd has no docker.service"), ("tls already", "TLS options of its own"),
+    ("port 0", "no TCP port"), ("port 1e3", "no TCP port"), ("port 65536", "no TCP port"), ("frob", "unknown argument"),
+])
+def test_what_it_refuses(machine: Machine, what: str, said: str) -> None:
+    arguments: List[str] = []
+    if what == "no key":
+        (machine.medium / "server-key.pem").unlink()
+    elif what == "no unit":
+        (machine.root / "lib/systemd/system/docker.service").unlink()
+    elif what == "tls already":
+        machine.write("lib/systemd/system/docker.service", DEBIAN.replace("-H fd://", "--tlsverify"))
+    elif what.startswith("port"):
+        arguments = ["--port", what.split()[1]]
+    else:
+        arguments = ["--frob"]
+    assert said in machine.run(*arguments, fails=True)
+    assert not (machine.root / DROPIN).exists() and not (machine.root / "etc/docker/tls").exists()
+
+
+def test_shellcheck_finds_nothing() -> None:
+    done = subprocess.run([need_program("shellcheck"), str(SCRIPT)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+    assert done.returncode == 0, done.stdout.decode()
+
+
+@pytest.mark.real
+def test_dockerd_listens_when_started_like_that(machine: Machine, tmp_path_factory: Any) -> None:
+    need(not RealEngine.missing(), RealEngine.missing())
+    port = free_port(ADDRESS)
+    machine.run("--port", str(port))
+    added = [word.replace("/etc/docker", f"{machine.root}/etc/docker") for word in machine.command()[4:]]
+    engine = RealEngine(str(tmp_path_factory.mktemp("d")), flags=added)
+    try:
+        start(engine)
+        for address in (ADDRESS, "::1") if "[::]" in added[1] else (ADDRESS,):
+            connection = connect(machine.authority.credentials, port, address=address)
+            assert api.Engine(connection, EngineSettings()).version()["ApiVersion"]
+            connection.close()
+    finally:
+        engine.close()

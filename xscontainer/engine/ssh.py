@@ -41,6 +41,8 @@ OnHostKey = Callable[[str, str], None]
 TCP, GREETING, HOST_KEY, LOGIN = STAGES = ("tcp", "ssh", "hostkey", "login")
 OnStage = Callable[[str, str], None]
 
+_HUNG_UP = "it closed the connection"
+
 
 class Target(NamedTuple):
     """Where and how to log in.
@@ -222,19 +224,26 @@ def _exchange_keys(transport: GuestTransport, pinned: Optional[hostkeys.HostKey]
     options.key_types = hostkeys.preference(options.key_types, pinned)
     done: Any = threading.Event()
     transport.start_client(event=done)
+    began = time.monotonic()
     # The greeting has its deadline inside paramiko; the same time again is for the key exchange.
     done.wait(2 * timeout)
     if transport.is_active() and transport.initial_kex_done:
         key = transport.get_remote_server_key()
         return hostkeys.HostKey(key.get_name(), key.asbytes())
-    why = _why(transport, timeout)
+    error = transport.get_exception()  # which forgets it
     if not transport.remote_version:
         said = transport.packetizer.greeting
         if not b"SSH-".startswith(said[:4]):
             raise GuestNotSSH(f"What answers at {where} does not speak SSH: it says '{failures.words(said)}'.")
+        hung_up = not transport.is_active() and time.monotonic() - began < 0.9 * timeout
+        why = _HUNG_UP if hung_up else _no_answer(timeout)
         raise GuestSilent(f"What answers at {where} sent no SSH greeting: {why}.")
-    incompatible = isinstance(transport.get_exception(), paramiko.ssh_exception.IncompatiblePeer)
-    raise (SSHIncompatible if incompatible else GuestSilent)(f"The key exchange with {where} failed: {why}.")
+    if error is None or isinstance(error, EOFError):
+        why = _no_answer(timeout) if transport.is_active() else _HUNG_UP
+        raise GuestSilent(f"The key exchange with {where} failed: {why}.")
+    incompatible = isinstance(error, paramiko.ssh_exception.IncompatiblePeer)
+    raise (SSHIncompatible if incompatible else GuestSilent)(
+        f"The key exchange with {where} failed: {failures.words(error)}.")
 
 
 def log_in(transport: GuestTransport, user: str, private_key: paramiko.PKey, timeout: float, where: str) -> None:
@@ -265,8 +274,5 @@ def _not_accepted(user: str, where: str, error: Exception) -> KeyNotAccepted:
     return KeyNotAccepted(f"The user {user} at {where} may not log in with the pool's key: {failures.words(error)}.")
 
 
-def _why(transport: GuestTransport, timeout: float) -> str:
-    error = transport.get_exception()
-    if error is None or isinstance(error, EOFError):
-        return "it closed the connection" if not transport.is_active() else f"no answer within {timeout:g} s"
-    return failures.words(error)
+def _no_answer(timeout: float) -> str:
+    return f"no answer within {timeout:.2g} s"

@@ -1,0 +1,352 @@
+"""The ways in which a VM is broken: each is set up for real, and has a cause of its own. The README's table is theirs."""
+
+import contextlib
+import os
+import shutil
+import socket
+import tempfile
+from typing import Any, Callable, Dict, List, NamedTuple
+
+from tests.diagnose.conftest import Scene
+from tests.engine.peers import Script, Serve, Server, Sshd, http_answer
+from tests.need import need
+from xscontainer import errors, keys
+
+Arrange = Callable[..., Scene]  # (make_scene, stack) -> Scene
+
+
+class Cause(NamedTuple):
+    """:ivar what: for the README. :ivar step: which fails. :ivar words: in the message, among others."""
+
+    code: str
+    what: str
+    step: str
+    words: str
+    arrange: Arrange
+
+
+CAUSES: List[Cause] = []
+
+
+def cause(code: str, step: str, what: str = "", words: str = "") -> "Callable[[Arrange], Arrange]":
+    """:param what: "" for one more way into a cause that the README names already."""
+    def register(arrange: Arrange) -> Arrange:
+        CAUSES.append(Cause(code, what, step, words, arrange))
+        return arrange
+    return register
+
+
+def classes(of: Any = errors.XSContainerError) -> "Dict[str, Any]":
+    """Code -> class of error."""
+    found = {of.code: of}
+    for child in of.__subclasses__():
+        found.update(classes(child))
+    return found
+
+
+def serving(scene: Scene, stack: contextlib.ExitStack, serve: Serve) -> Scene:
+    """This answers where the VM's sshd should be."""
+    server = stack.enter_context(Server(serve))
+    scene.address("127.0.0.1", server.port)
+    return scene
+
+
+def on_socket(make: Any, stack: contextlib.ExitStack, serve: Any) -> Scene:
+    """This listens where the engine should."""
+    scene: Scene = make()
+    scene.engine.stop()
+    stack.enter_context(Server(serve, scene.guest.engine_socket))
+    return scene
+
+
+def asleep(peer: socket.socket) -> None:
+    while peer.recv(65536):
+        pass
+
+
+# --- the VM ------------------------------------------------------------------
+
+
+@cause("VM_NOT_RUNNING", "power", "it is halted, suspended or paused")
+def _halted(make: Any, _stack: Any) -> Scene:
+    scene: Scene = make()
+    scene.pool.set_field("VM", scene.ref, "power_state", "Halted")
+    scene.pool.set_field("VM", scene.ref, "resident_on", "OpaqueRef:NULL")
+    return scene
+
+
+@cause("ARGUMENT_INVALID", "vm", "it is a template or a snapshot, or one of its `xscontainer-` keys holds nonsense",
+       "template")
+def _template(make: Any, _stack: Any) -> Scene:
+    scene: Scene = make()
+    scene.ref = scene.pool.create_vm("a template", template=True, power_state="Halted")
+    return scene
+
+
+@cause("ARGUMENT_INVALID", "settings", words="xscontainer-ssh-port")
+def _nonsense(make: Any, _stack: Any) -> Scene:
+    scene: Scene = make()
+    scene.put(SSH_PORT="22; reboot")
+    return scene
+
+
+@cause("MODE_UNSUPPORTED", "settings", "`xscontainer-mode` is neither `ssh` nor `tls`", "telnet")
+def _mode(make: Any, _stack: Any) -> Scene:
+    scene: Scene = make()
+    scene.put(MODE="telnet")
+    return scene
+
+
+@cause("ADDRESS_UNKNOWN", "address", "its guest tools report no address, and none is set")
+def _nowhere(make: Any, _stack: Any) -> Scene:
+    scene: Scene = make()
+    scene.pool.set_networks(scene.ref, {})
+    return scene
+
+
+@cause("ADDRESS_REFUSED", "address", "it has only addresses that may not be used: a host's, loopback, multicast",
+       "224.0.0.1")
+def _forbidden_address(make: Any, _stack: Any) -> Scene:
+    scene: Scene = make()
+    scene.pool.set_networks(scene.ref, {"0/ip": scene.pool.coordinator.address, "1/ip": "224.0.0.1"})
+    return scene
+
+
+# --- the network -------------------------------------------------------------
+
+
+@cause("GUEST_REFUSED", "tcp", "nothing listens on the port: sshd is stopped, or elsewhere", "Nothing listens")
+def _no_sshd(make: Any, _stack: Any) -> Scene:
+    scene: Scene = make()
+    scene.guest.stop()
+    return scene
+
+
+@cause("GUEST_FILTERED", "tcp", "no answer at all: a firewall drops it, the address is wrong, the network is down")
+def _filtered(make: Any, stack: contextlib.ExitStack) -> Scene:
+    """A full backlog: the kernel answers no further call, as a firewall does not."""
+    listener = stack.enter_context(socket.socket())
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(0)
+    for _ in range(4):
+        caller = stack.enter_context(socket.socket())
+        caller.setblocking(False)
+        caller.connect_ex(listener.getsockname())
+    scene: Scene = make()
+    scene.address(*listener.getsockname())
+    return scene
+
+
+@cause("GUEST_SILENT", "ssh", "something takes the connection and says nothing: the VM hangs")
+def _silent(make: Any, stack: contextlib.ExitStack) -> Scene:
+    return serving(make(), stack, asleep)
+
+
+@cause("GUEST_SILENT", "ssh", words="closed the connection")
+def _hangs_up(make: Any, _stack: Any) -> Scene:
+    scene: Scene = make()
+    scene.guest.misbehave("close")
+    return scene
+
+
+@cause("GUEST_NOT_SSH", "ssh", "another server has the port", "HTTP/1.1 400")
+def _http(make: Any, stack: contextlib.ExitStack) -> Scene:
+    return serving(make(), stack, lambda peer: peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n\x1b[2J"))
+
+
+# --- SSH ---------------------------------------------------------------------
+
+
+@cause("SSH_INCOMPATIBLE", "ssh", "its sshd has no algorithm in common with us")
+def _strange_algorithms(make: Any, _stack: Any) -> Scene:
+    scene: Scene = make(options={"KexAlgorithms": "sntrup761x25519-sha512@openssh.com"})
+    return scene
+
+
+@cause("SSH_INCOMPATIBLE", "ssh", words="1.5")
+def _old_protocol(make: Any, stack: contextlib.ExitStack) -> Scene:
+    return serving(make(), stack, lambda peer: (peer.sendall(b"SSH-1.5-old\r\n"), asleep(peer)))
+
+
+@cause("HOST_KEY_CHANGED", "hostkey", "it shows another host key than the pinned one: reinstalled, or not the VM")
+def _another_host_key(make: Any, _stack: Any) -> Scene:
+    scene: Scene = make()
+    scene.put(HOST_KEY=scene.guest.host_key_base64, OWNER=scene.pool.vm(scene.ref)["uuid"])
+    scene.guest.rotate_host_key()
+    return scene
+
+
+@cause("HOST_KEY_UNREADABLE", "hostkey", "`xscontainer-sshhostkey` holds no host key")
+def _no_host_key(make: Any, _stack: Any) -> Scene:
+    scene: Scene = make()
+    scene.put(HOST_KEY="none of your business")
+    return scene
+
+
+@cause("KEY_PAIR_INVALID", "key", "the pool's own SSH key is gone or damaged")
+def _no_pool_key(make: Any, _stack: Any) -> Scene:
+    scene: Scene = make()
+    (pool_ref,) = scene.pool.records("pool")
+    scene.pool.set_key(pool_ref, keys.PRIVATE_SECRET, "a4b3c2d1-0000-4000-8000-000000000000", cls="pool")
+    return scene
+
+
+@cause("KEY_NOT_ACCEPTED", "login", "the user is unknown, or has not the pool's key in `authorized_keys`, "
+                                    "or may not log in at all: sshd does not tell which")
+def _not_prepared(make: Any, _stack: Any) -> Scene:
+    scene: Scene = make()
+    scene.guest.revoke_all()
+    return scene
+
+
+@cause("USER_WRONG", "login", "the key lets another user in: the one of the settings, `core` or `root`", "nobody-here")
+def _wrong_user(make: Any, _stack: Any) -> Scene:
+    scene: Scene = make()
+    scene.tune("ssh", user=scene.guest.user)
+    scene.put(USERNAME="nobody-here")
+    return scene
+
+
+@cause("PUBLIC_KEY_OFF", "login", "its sshd takes no keys at all", "password")
+def _no_public_keys(make: Any, _stack: Any) -> Scene:
+    scene: Scene = make(options={"PubkeyAuthentication": "no", "PasswordAuthentication": "yes"})
+    return scene
+
+
+@cause("LOGIN_NEEDS_MORE", "login", "it takes the key and wants a password, too")
+def _two_factors(make: Any, _stack: Any) -> Scene:
+    scene: Scene = make(options={"AuthenticationMethods": "publickey,password", "PasswordAuthentication": "yes"})
+    return scene
+
+
+@cause("LOGIN_ENDED", "login", "it ends the connection during the login: an account that has expired or is locked "
+                               "(PAM), `MaxAuthTries 1`")
+def _one_try(make: Any, _stack: Any) -> Scene:
+    scene: Scene = make(options={"MaxAuthTries": "1"})
+    scene.guest.revoke_all()
+    return scene
+
+
+@cause("LOGIN_ENDED", "login")
+def _expired(make: Any, stack: contextlib.ExitStack) -> Scene:
+    return visitor(make(), stack, "UsePAM yes", expired=True)
+
+
+# --- from sshd to the engine -------------------------------------------------
+
+
+@cause("FORWARDING_REFUSED", "socket", "its sshd forwards nothing to the socket, and no program there does instead")
+def _no_forwarding(make: Any, _stack: Any) -> Scene:
+    scene: Scene = make(options={"AllowStreamLocalForwarding": "no"}, tools=("env", "ls", "test", "grep", "sh"))
+    return scene
+
+
+@cause("ENGINE_SOCKET_ABSENT", "socket", "no engine is installed, or its socket is elsewhere", "docker.sock")
+def _no_socket(make: Any, _stack: Any) -> Scene:
+    scene: Scene = make()
+    scene.engine.stop()
+    return scene
+
+
+@cause("ENGINE_STOPPED", "socket", "the socket is there, and nobody listens on it")
+def _stopped(make: Any, _stack: Any) -> Scene:
+    scene: Scene = make()
+    scene.engine.kill()
+    return scene
+
+
+@cause("ENGINE_FORBIDDEN", "socket", "the user may not open the socket: not in the group `docker`")
+def _not_in_group(make: Any, stack: contextlib.ExitStack) -> Scene:
+    scene = visitor(make(), stack)
+    os.chmod(scene.guest.engine_socket, 0o660)
+    return scene
+
+
+# --- the engine --------------------------------------------------------------
+
+
+@cause("ENGINE_TIMEOUT", "engine", "the engine hangs, or takes too long")
+def _hanging_engine(make: Any, stack: contextlib.ExitStack) -> Scene:
+    return on_socket(make, stack, asleep)
+
+
+@cause("ENGINE_TIMEOUT", "containers")
+def _hanging_list(make: Any, stack: contextlib.ExitStack) -> Scene:
+    return on_socket(make, stack, Script({"/containers/json": lambda peer, head: asleep(peer)}))
+
+
+@cause("ENGINE_GARBAGE", "engine", "what listens on the socket is no container engine", "")
+def _no_engine(make: Any, stack: contextlib.ExitStack) -> Scene:
+    return on_socket(make, stack, lambda peer: (peer.recv(1), peer.sendall(b"220 mail.example \x1b]0;x\x07 ESMTP\r\n")))
+
+
+@cause("ENGINE_GARBAGE", "containers")
+def _no_list(make: Any, stack: contextlib.ExitStack) -> Scene:
+    return on_socket(make, stack, Script({"/containers/json": http_answer(b'{"a": 1}')}))
+
+
+@cause("ENGINE_LOST", "engine", "the engine hangs up without an answer")
+def _engine_that_hangs_up(make: Any, stack: contextlib.ExitStack) -> Scene:
+    return on_socket(make, stack, lambda peer: peer.recv(1000))
+
+
+@cause("ENGINE_TOO_OLD", "engine", "the engine is older than Docker 1.12", "1.18")
+def _old_engine(make: Any, stack: contextlib.ExitStack) -> Scene:
+    return on_socket(make, stack, Script({"/version": http_answer(b'{"ApiVersion": "1.18", "Version": "1.6"}')}))
+
+
+@cause("ENGINE_REFUSED", "containers", "the engine answers with an error, such as one of an authorisation plugin",
+       "not for you")
+def _refusing_engine(make: Any, stack: contextlib.ExitStack) -> Scene:
+    return on_socket(make, stack, Script({
+        "/containers/json": http_answer(b'{"message": "authorization denied: not for you"}', "403 Forbidden")}))
+
+
+@cause("ENGINE_TOO_MUCH", "containers", "the list is longer than `max_response_bytes`")
+def _too_much(make: Any, stack: contextlib.ExitStack) -> Scene:
+    scene = on_socket(make, stack, Script({"/containers/json": http_answer(b"[" + b" " * 400000 + b"]")}))
+    scene.tune("engine", max_response_bytes=65536)
+    return scene
+
+
+# --- all works ---------------------------------------------------------------
+
+
+@cause("VM_NOT_REGISTERED", "registered", "all works, but container management is off")
+def _off(make: Any, _stack: Any) -> Scene:
+    scene: Scene = make()
+    scene.put(MONITOR="False")
+    return scene
+
+
+@cause("NOT_PUBLISHED", "published", "all works, but nobody publishes: no monitor runs on its host")
+def _no_monitor(make: Any, _stack: Any) -> Scene:
+    scene: Scene = make()
+    scene.put(PS=None)
+    return scene
+
+
+# --- another user than ours --------------------------------------------------
+
+
+def visitor(scene: Scene, stack: contextlib.ExitStack, options: str = "", expired: bool = False) -> Scene:
+    """The VM's sshd lets in a user who is not root, and whom only it knows of."""
+    need(os.geteuid() == 0 and shutil.which("unshare"), "root, to log in as somebody else")
+    place = f"{scene.directory}/v"
+    os.mkdir(place)
+    for name, line in (("passwd", "visitor:x:54321:54321::/:/bin/sh\n"),
+                       ("shadow", f"visitor:*:19000:0:99999:7::{'19001' if expired else ''}:\n")):
+        with open(f"/etc/{name}") as source, open(f"{place}/{name}", "w") as copy:
+            copy.write(source.read() + line)
+    # The way down to the socket is open to everybody, as in a guest.
+    path = scene.guest.engine_socket
+    while path != tempfile.gettempdir():
+        path = os.path.dirname(path)
+        os.chmod(path, 0o755)
+    mounts = " && ".join(f"mount --bind {place}/{name} /etc/{name}" for name in ("passwd", "shadow"))
+    sshd = Sshd(place, scene.pair.public, options, before=("unshare", "--mount", "sh", "-c", mounts + ' && exec "$@"',
+                                                           "sh"))
+    stack.enter_context(sshd)
+    scene.address("127.0.0.1", sshd.port)
+    scene.put(USERNAME="visitor")
+    return scene

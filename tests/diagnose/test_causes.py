@@ -1,0 +1,125 @@
+"""Each broken set-up has its own cause, told in time; and the README says so."""
+
+import contextlib
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+
+from tests.diagnose.causes import CAUSES, Cause, classes
+from tests.diagnose.conftest import Scene
+from xscontainer import keys
+from xscontainer.engine.hostkeys import parse_pin
+
+pytestmark = pytest.mark.real
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+
+
+@pytest.mark.parametrize("cause", CAUSES, ids=lambda cause: cause.code + cause.arrange.__name__)
+def test_it_is_found(make_scene: Callable[..., Scene], cause: Cause) -> None:
+    with contextlib.ExitStack() as stack:
+        found = cause.arrange(make_scene, stack).diagnose()
+    assert found.code == cause.code, found
+    assert found.steps[-1].step == cause.step
+    assert cause.words in found.message
+    assert "\x1b" not in found.message
+
+
+def test_all_is_well(scene: Scene) -> None:
+    scene.engine.run("one")
+    accepted = scene.guest.accepted
+    found = scene.diagnose()
+    assert found.code == "OK", found
+    assert scene.guest.accepted == accepted + 1, "one connection"
+    assert [step.step for step in found.steps] == [
+        "vm", "power", "settings", "address", "key", "tcp", "ssh", "hostkey", "login", "socket", "engine",
+        "containers", "registered", "published"]
+    assert found.facts["engine"]["kind"] == "docker" and found.facts["containers"] == 1
+    assert found.facts["fingerprint"] == parse_pin(scene.guest.host_key_base64).fingerprint
+    assert found.facts["address"] == scene.guest.address
+    assert "1 container, reached as" in found.message
+
+
+def test_a_changed_host_key_is_told_with_both_fingerprints(scene: Scene) -> None:
+    pinned = parse_pin(scene.guest.host_key_base64)
+    scene.put(HOST_KEY=scene.guest.host_key_base64)
+    shown = parse_pin(scene.guest.rotate_host_key())
+    found = scene.diagnose()
+    assert (found.facts["pinned_fingerprint"], found.facts["fingerprint"]) == (pinned.fingerprint, shown.fingerprint)
+    assert pinned.fingerprint in found.message and shown.fingerprint in found.message
+
+
+def test_the_pin_of_another_vm_is_not_this_ones(scene: Scene) -> None:
+    """A clone carries it in; whoever opens the clone removes it, and we do as if that was done."""
+    scene.put(HOST_KEY=scene.guest.host_key_base64, OWNER="11111111-2222-4333-8444-555555555555")
+    scene.guest.rotate_host_key()
+    assert scene.diagnose().code == "OK"
+
+
+def test_who_is_not_let_in_is_given_the_key_to_add(scene: Scene) -> None:
+    scene.guest.revoke_all()
+    found = scene.diagnose()
+    assert found.facts["public_key"] == " ".join(scene.pair.public.split()[:2])
+    scene.guest.authorize(found.facts["public_key"])
+    assert scene.diagnose().code == "OK"
+
+
+def test_a_wrong_user_is_told_the_right_one(scene: Scene) -> None:
+    scene.tune("ssh", user=scene.guest.user)
+    scene.put(USERNAME="nobody-here")
+    found = scene.diagnose()
+    assert found.facts["other_user"] == scene.guest.user and scene.guest.user in found.next
+    scene.put(USERNAME=found.facts["other_user"])
+    assert scene.diagnose().code == "OK"
+
+
+@pytest.mark.parametrize("state, word", [("Halted", "Start"), ("Suspended", "Resume"), ("Paused", "Unpause")])
+def test_each_power_state_has_its_own_way_back(scene: Scene, state: str, word: str) -> None:
+    scene.pool.set_field("VM", scene.ref, "power_state", state)
+    found = scene.diagnose()
+    assert found.code == "VM_NOT_RUNNING" and word in found.next
+
+
+def test_no_route(tmp_path: Any) -> None:
+    """In a network of its own that leads nowhere; the cause is the same whatever asks."""
+    import subprocess
+    import sys
+
+    from tests.need import need_program
+
+    unshare = need_program("unshare", "util-linux")
+    code = ("from xscontainer.engine.dial import dial\n"
+            "try: dial(('192.0.2.1', '2001:db8::1'), 22, 5.0, 5.0)\n"
+            "except Exception as error: print(error.code, error)")
+    done = subprocess.run([unshare, "--net", "--map-root-user", sys.executable, "-W", "ignore", "-c", code],
+                          stdout=subprocess.PIPE, cwd=str(README.parent), timeout=60)
+    assert done.stdout.decode().startswith("GUEST_NO_ROUTE There is no way to TCP port 22"), done.stdout
+
+
+def test_a_list_that_could_not_be_had_before_is_no_new_cause(scene: Scene) -> None:
+    scene.put(PS=None, STATUS='{"code": "GUEST_REFUSED", "message": "Nothing listens."}')
+    found = scene.diagnose()
+    assert found.code == "OK" and "tries again" in found.steps[-1].detail
+
+
+def test_the_readme_says_so() -> None:
+    """Every row of its table is set up above, and says what the error says."""
+    assert table() in README.read_text(encoding="utf-8"), table()
+
+
+def table() -> str:
+    """The README's: what diagnose tells, what is broken then, what to do."""
+    known = classes()
+    lines = ["| code | what is broken | next step |", "|---|---|---|"]
+    for cause in CAUSES + MORE:
+        if cause.what:
+            hint = known[cause.code].default_hint or "Correct what the message names."
+            lines.append(f"| `{cause.code}` | {cause.what} | {hint} |")
+    return "\n".join(lines) + "\n"
+
+
+# Those that other tests set up.
+MORE = [Cause("GUEST_NO_ROUTE", "the network says that there is no way, or a firewall does", "", "", lambda: None)]
+
+assert keys.PS  # the scene publishes it

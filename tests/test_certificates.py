@@ -85,7 +85,10 @@ def test_numbers_differ(ca: making.Pair) -> None:
 def test_what_can_not_sign(ca: making.Pair) -> None:
     for wrong in (ca._replace(key=making.new_ca("x", NOW).key), ca._replace(key="x"), ca._replace(certificate="x")):
         with pytest.raises(ValueError):
-            making.check(wrong)
+            making.check(wrong, NOW)
+    making.check(ca, NOW)
+    with pytest.raises(ValueError, match="it has ended"):
+        making.check(ca, NOW + 3650 * DAY)
 
 
 def test_openssl_finds_nothing_wrong_in_strict_mode(ca: making.Pair, tmp_path: Any) -> None:

@@ -5,9 +5,11 @@ import ssl
 import threading
 import time
 from functools import partial
-from typing import Any, Callable, Iterator, List
+from typing import Any, Callable, Iterator, List, Tuple
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from tests.engine.peers import OK_PING, Script, Server, http_answer, read_head
@@ -80,7 +82,7 @@ def test_an_engine_answers(authority: Authority, serve: Make, opened: List[tls.T
                                    "another purpose", "the CA ended"])
 def test_a_certificate_that_is_not_to_be_trusted(authority: Authority, serve: Make, version: str, fault: str) -> None:
     other = Authority.new("another CA")
-    ended = making.new_ca("an old CA", NOW - 11 * YEAR)
+    good, ended = _with_an_older_certificate("an old CA")
     pair, words = {
         "another CA": (other.server, "is issued by CN=another CA, which is not the CA"),
         "another address": (making.new_server(authority.ca, "x", ["10.0.0.1", "a.b"], NOW),
@@ -91,13 +93,23 @@ def test_a_certificate_that_is_not_to_be_trusted(authority: Authority, serve: Ma
         "no address at all": (making._leaf(authority.ca, "127.0.0.1", ExtendedKeyUsageOID.SERVER_AUTH, NOW, None),
                               "is made out to no name or address at all"),
         "another purpose": (authority.client, "(CN=a host) is refused: "),
-        "the CA ended": (making.new_server(ended, "x", ["127.0.0.1"], NOW), "CN=an old CA, whose own ended on 20"),
+        "the CA ended": (making.new_server(good, "x", ["127.0.0.1"], NOW), "CN=an old CA, whose own ended on 20"),
     }[fault]
     server = serve(Script(), version=version, pair=pair)
-    ca = ended if fault == "the CA ended" else authority.ca
+    ca = ended if fault == "the CA ended" else authority.ca.certificate
     with pytest.raises(TLSCertificateInvalid) as caught:
-        connect(authority.credentials._replace(ca=other.client.certificate + ca.certificate), server.port)
+        connect(authority.credentials._replace(ca=other.client.certificate + ca), server.port)
     assert words in caught.value.message and caught.value.hint
+
+
+def _with_an_older_certificate(label: str) -> Tuple[making.Pair, str]:
+    """A CA, and a certificate with the same key that has ended."""
+    pair = making.new_ca(label, NOW)
+    loaded = making._load(pair)
+    name = loaded.certificate.subject
+    older = making._builder(name, name, loaded.key, NOW - 11 * YEAR, making.CA_DAYS).add_extension(
+        x509.BasicConstraints(ca=True, path_length=0), critical=True).sign(loaded.key, hashes.SHA256())
+    return pair, older.public_bytes(serialization.Encoding.PEM).decode()
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -360,8 +372,6 @@ def test_unusable_credentials(authority: Authority, change: Any, words: str) -> 
 
 
 def test_a_key_of_another_certificate_and_one_with_a_password(authority: Authority) -> None:
-    from cryptography.hazmat.primitives import serialization
-
     with pytest.raises(TLSCredentialsInvalid, match="no pair"):
         certs.client_context(authority.credentials._replace(key=authority.server.key))
     key = serialization.load_pem_private_key(authority.client.key.encode(), None)

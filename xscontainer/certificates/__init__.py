@@ -57,7 +57,7 @@ def issue(session: Session, vm: VMRecord, addresses: Sequence[str], now: Optiona
         ca = pair.kept(session, pool_ref, keys.TLS_CA_SECRET, lambda: making.new_ca("xscontainer CA of the pool", at))
         signer = making.Pair(ca.certificate, ca.key)
         try:
-            making.check(signer)
+            making.check(signer, at)
         except ValueError as error:
             raise TLSCredentialsInvalid(f"The pool's CA is unusable: {error}.", _POOL_HINT) from error
         client = pair.kept(session, pool_ref, keys.TLS_CLIENT_SECRET,
@@ -112,7 +112,9 @@ def renew_client(session: Session, pool: PoolRecord, now: Optional[float] = None
         if not renewal_due(certs.validity(certs.load(old.certificate))[1], at):
             return False
         ca = pair.read(session, ca_uuid)
-        new = making.new_client(making.Pair(ca.certificate, ca.key), "xscontainer", at)
+        signer = making.Pair(ca.certificate, ca.key)
+        making.check(signer, at)
+        new = making.new_client(signer, "xscontainer", at)
     except ValueError as error:
         raise TLSCredentialsInvalid(f"The pool's TLS certificates are unusable: {error}.", _POOL_HINT) from error
     pair.replace(session, old, new.certificate, new.key)

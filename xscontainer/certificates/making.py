@@ -73,9 +73,10 @@ def new_client(ca: Pair, label: str, now: float) -> Pair:
     return _leaf(ca, label, ExtendedKeyUsageOID.CLIENT_AUTH, now, None)
 
 
-def check(ca: Pair) -> None:
-    """:raises ValueError: it cannot sign."""
-    _load(ca)
+def check(ca: Pair, now: float) -> None:
+    """:raises ValueError: it can not sign, or not for long enough to be worth it."""
+    if validity(_load(ca).certificate)[1] - now < 86400.0:
+        raise ValueError("it has ended")
 
 
 def _leaf(ca: Pair, label: str, purpose: x509.ObjectIdentifier, now: float,

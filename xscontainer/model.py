@@ -8,6 +8,7 @@ unless a name says otherwise, sizes are bytes.
 """
 
 import re
+from datetime import datetime, timezone
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 MAX_CONTAINERS = 5000
@@ -22,6 +23,8 @@ LATEST = 253402300799  # the last second of the year 9999: clients turn times in
 _ID = re.compile(r"[0-9a-f]{64}")
 _CODE = re.compile(r"\((-?[0-9]{1,10})\)")
 _HEALTH = re.compile(r"\((?:health: )?(healthy|unhealthy|starting)\)")
+_RFC3339 = re.compile(r"[0-9]{4}(?:-[0-9]{2}){2}T[0-9]{2}(?::[0-9]{2}){2}(?:\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})\Z")
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _HEALTHS = ("starting", "healthy", "unhealthy")
 
 # Characters XML 1.0 forbids, and Unicode's non-characters, at which XAPI refuses or cuts a string.
@@ -73,7 +76,7 @@ _SHOWN = {
 # Container events after which the list reads the same as before.
 _QUIET = frozenset(
     "attach detach resize top copy export archive-path extract-to-dir exec_create exec_start exec_die exec_detach "
-    "exec kill commit checkpoint healthcheck exec_died mount unmount sync".split()
+    "exec kill commit checkpoint cleanup healthcheck exec_died mount unmount sync".split()
 )
 
 
@@ -99,6 +102,19 @@ def _integer(value: object, low: int, high: int) -> Optional[int]:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
         return None
     return int(value)
+
+
+def _moment(value: object) -> int:
+    """Seconds since the epoch, also from RFC 3339 text, which podman's own API has where Docker's has a number."""
+    if isinstance(value, str) and _RFC3339.match(value):
+        try:
+            given = datetime.strptime(value[:19] + "+0000", "%Y-%m-%dT%H:%M:%S%z")
+        except ValueError:
+            return 0
+        zone = _RFC3339.match(value).group(1)  # type: ignore[union-attr]
+        shift = 0 if zone == "Z" else (int(zone[1:3]) * 60 + int(zone[4:6])) * (-60 if zone[0] == "+" else 60)
+        value = int((given - _EPOCH).total_seconds()) + shift
+    return _integer(value, 0, LATEST) or 0
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
@@ -193,7 +209,7 @@ class Container(NamedTuple):
             name=_name(fields.get("Names"), container_id),
             image=clean_text(fields.get("Image"), IMAGE_LIMIT),
             command=clean_text(command, COMMAND_LIMIT),
-            created=_integer(fields.get("Created"), 0, LATEST) or 0,
+            created=_moment(fields.get("Created")),
             state=state,
             exit_code=int(code.group(1)) if code else None,
             health=_health(fields, state, status),
@@ -418,7 +434,8 @@ class EngineEvent(NamedTuple):
         if self.action == "rename":
             return container.name == self.name
         if self.action == "health_status":
-            return self.health is None or container.health == self.health
+            # Podman tells of every check, and its lists of none.
+            return self.health is None or container.health is None or container.health == self.health
         states = _SHOWN.get(self.action)
         return states is None or container.state in states
 

@@ -11,6 +11,7 @@ from xscontainer.engine import failures
 from xscontainer.engine.adapter import EngineAdapter, EngineClient
 from xscontainer.engine.connection import Connection
 from xscontainer.engine.events import EventStream, subscribe
+from xscontainer.engine.sockets import DOCKER, PODMAN
 from xscontainer.errors import (
     ArgumentError,
     ContainerConflict,
@@ -27,6 +28,8 @@ WARM_CLIENTS = 2  # idle ones kept, each with an open stream, so that a request 
 STOP_SECONDS = 60.0  # that stop and restart may take longer than other verbs: containers end in their own time
 
 _CONTAINER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}\Z")
+# The columns of podman's own ps: its other one is a program that the container may not have.
+_PODMAN_PS = "user,pid,ppid,pcpu,etime,tty,time,args"
 _VERSION = re.compile(r"([0-9]{1,3})\.([0-9]{1,4})\Z")
 
 Result = TypeVar("Result")
@@ -55,6 +58,13 @@ def negotiate(version: Dict[str, Any]) -> str:
     return f"{major}.{minor}"
 
 
+def kind(version: Dict[str, Any]) -> str:
+    """Which engine gave this answer to GET /version: PODMAN, or DOCKER for whatever else."""
+    parts = version.get("Components")
+    names = [part.get("Name") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    return PODMAN if "Podman Engine" in names else DOCKER
+
+
 def _parse_version(text: object) -> Optional[Tuple[int, int]]:
     match = _VERSION.match(text) if isinstance(text, str) else None
     return (int(match.group(1)), int(match.group(2))) if match else None
@@ -72,6 +82,7 @@ class Engine:
         self.connection = connection
         self._settings = settings
         self._api_version = api_version
+        self.kind = ""  # sockets.DOCKER or sockets.PODMAN; "" before version() was asked for
         self._lock = threading.Lock()
         self._idle: List[EngineClient] = []
         self._streams: List[EventStream] = []
@@ -85,6 +96,7 @@ class Engine:
             answer = self._said("Asking for the engine's version",
                                 lambda: client.version(api_version=False))
         found = _object(answer)
+        self.kind = kind(found)
         self._api_version = negotiate(found)
         return found
 
@@ -112,12 +124,25 @@ class Engine:
 
         :raises ContainerConflict: it does not run.
         """
-        found = _object(self._call("Listing the container's processes", lambda client: client.top(container),
-                                   container))
+        doing = "Listing the container's processes"
+        try:
+            columns = _PODMAN_PS if self.kind == PODMAN else None
+            found = _object(self._call(doing, lambda client: client.top(container, columns), container))
+        except EngineGarbage as error:
+            # Podman answers 200 and nothing for one that does not run.
+            if self.kind == PODMAN and not self._runs(container):
+                raise ContainerConflict(f"{doing} failed: it is not running.") from error
+            raise
         rows = found.get("Processes") or []
         if not isinstance(rows, list) or not isinstance(found.get("Titles"), list):
             raise EngineGarbage("The engine's list of processes is none.")
         return Top(_texts(found["Titles"]), tuple(_texts(row) for row in rows if isinstance(row, list)))
+
+    def _runs(self, container: str, paused: Optional[bool] = None) -> bool:
+        """Whether it does, and is paused as given (None: either)."""
+        state = self.inspect(container).get("State")
+        return (isinstance(state, dict) and state.get("Running") is True
+                and (paused is None or state.get("Paused") is paused))
 
     # --- what to do; a container that is in that state already is no error
 
@@ -145,8 +170,7 @@ class Engine:
         try:
             yield
         except (ContainerConflict, EngineRefused):
-            state = self.inspect(container).get("State")
-            if not (isinstance(state, dict) and state.get("Running") is True and state.get("Paused") is paused):
+            if not self._runs(container, paused):
                 raise
 
     # --- what happens

@@ -159,7 +159,8 @@ _VERSION_MISMATCH = re.compile(r"client (version|is too|API version)|client is n
 
 
 # Older engines answer 500 where newer ones answer 409.
-_CONFLICT = re.compile(r"is (not paused|already paused|not running|paused|restarting|dead|marked for removal)",
+_CONFLICT = re.compile(r"is (not paused|already paused|not running|paused|restarting|dead|marked for removal)|"
+                       r"container state improper",
                        re.IGNORECASE)
 
 

@@ -52,7 +52,7 @@ class Target(NamedTuple):
     :ivar host_key: the pin, in any form that hostkeys.parse_pin reads; None: trust the first one shown.
     :ivar method: what worked the last time (Connection.method), "" if nothing is known.
     :ivar last_socket: the same of Connection.socket.
-    :ivar engine: sockets.DOCKER or sockets.PODMAN, if the other one is not to be taken.
+    :ivar kind: sockets.DOCKER or sockets.PODMAN, if the other one is not to be taken.
     """
 
     addresses: Tuple[str, ...]
@@ -62,7 +62,7 @@ class Target(NamedTuple):
     host_key: Optional[str] = None
     method: str = ""
     last_socket: str = ""
-    engine: str = ""
+    kind: str = ""
 
 
 class SSHConnection(Connection):
@@ -74,7 +74,7 @@ class SSHConnection(Connection):
         self.host_key = host_key
         self._transport = transport
         self._target = target
-        places = sockets.places(target.socket, target.engine, engine.socket)
+        places = sockets.places(target.socket, target.kind, engine.socket)
         self._tunnel = tunnel.Tunnel(transport, places, target.method, target.last_socket)
         self._channels = threading.BoundedSemaphore(engine.max_channels)
         self._lock = threading.Lock()

@@ -42,6 +42,8 @@ class RealEngine:
     :param flags: more arguments for dockerd.
     """
 
+    STATE = "exec"  # the directory below ours that whatever outlives the engine has in its command line
+
     def __init__(
         self, directory: str, socket_path: str = "", live_restore: bool = False, flags: Sequence[str] = ()
     ) -> None:
@@ -198,7 +200,7 @@ class RealEngine:
     def _kill_rest(self) -> None:
         """Shims, their containers and whatever else of ours outlived its dockerd."""
         for _ in range(5):
-            found = processes.mentioning(os.path.join(self.directory, "exec"))
+            found = processes.mentioning(os.path.join(self.directory, self.STATE))
             found |= processes.descendants(found)
             for group in self._cgroups():
                 found |= _members(group)

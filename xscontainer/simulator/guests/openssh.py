@@ -49,11 +49,12 @@ class OpenSSHGuest(Guest):
     :param options: sshd_config keywords and values; they win over ours (``{"AllowStreamLocalForwarding": "no"}``).
     :param tools: the only programs on the PATH of commands in the guest; None: all of this machine.
     :param mode: ``socket`` or ``sshd``.
+    :param run: a directory that is ``/run`` in the guest, and ``/var/run`` with it; needs root.
     """
 
     def __init__(
         self, directory: str, options: Optional[Dict[str, str]] = None, tools: Optional[Sequence[str]] = None,
-        mode: str = "socket", **common: Any
+        mode: str = "socket", run: str = "", **common: Any
     ) -> None:
         self._sshd = processes.find_program("sshd")
         reason = self.missing()
@@ -62,6 +63,9 @@ class OpenSSHGuest(Guest):
         if mode not in ("socket", "sshd"):
             raise ValueError(f"no such mode: {mode}")
         super().__init__(directory, **common)
+        self._run = os.path.abspath(run) if run else ""
+        if self._run:
+            os.makedirs(os.path.join(self._run, os.path.basename(PRIVILEGE_SEPARATION_DIRECTORY)), exist_ok=True)
         self._options = dict(options or {})
         self._tools = tools
         self._mode = mode
@@ -125,7 +129,11 @@ class OpenSSHGuest(Guest):
         return clean_path((os.environ.get("PATH", "") + ":" + SYSTEM_PATH).split(":"))
 
     def _command(self, *more: str) -> List[str]:
-        return [str(self._sshd), "-f", self._config_path, "-E", self.log_path] + list(more)
+        sshd = [str(self._sshd), "-f", self._config_path, "-E", self.log_path] + list(more)
+        if not self._run:
+            return sshd
+        # A view of the file system of its own; sshd and all that it starts keep it.
+        return ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /run && exec "$@"', self._run] + sshd
 
     # -- life -------------------------------------------------------------------------------------------------------
     def start(self) -> None:

@@ -78,13 +78,13 @@ def _walk(context: Context, vm: VMRecord, trace: Trace) -> str:
 
         trace.ladder = OVER_TLS
         found = credentials.of_tls(access.sessions, vm, reach)
-        trace.done("certificates", "the VM's secrets are there")
         connection = probe.over_tls(tls.Target(where, reach.port, reach.name), found, settings.ssh, settings.engine,
                                     trace)
     else:
         private_key = access.pool_key.private()
         trace.done("key", "the pool's key pair is there")
-        connection = probe.over_ssh(ssh_target(vm, reach, where), private_key, settings.ssh, settings.engine, trace)
+        connection = probe.over_ssh(ssh_target(vm, reach, where), private_key, settings.ssh, settings.engine, trace,
+                                    access.pool_key.previous())
     try:
         sentence = probe.ask(connection, settings.engine, trace)
     finally:

@@ -1,7 +1,8 @@
 """The way to an engine, walked once and told stage by stage: by what the product itself connects with."""
 
+import contextlib
 import time
-from typing import TYPE_CHECKING, Any, Dict, List, Sequence
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
 
 from xscontainer.diagnosis import OVER_TLS, Trace
 from xscontainer.engine import hostkeys, ssh
@@ -48,15 +49,17 @@ def failed_step(error: XSContainerError, trace: Trace) -> str:
     """The step that this error belongs to, "" if that is simply the next one."""
     if isinstance(error, (HostKeyChanged, HostKeyUnreadable)):
         return "hostkey"
-    if trace.ladder == OVER_TLS and trace.steps[-1].step in ("address", "certificates"):
+    if trace.ladder == OVER_TLS and trace.steps[-1].step == "address":
         return next((step for kind, step in _TLS_STEPS if isinstance(error, kind)), "")
     return ""
 
 
 def over_ssh(target: ssh.Target, private_key: "paramiko.PKey", ssh_settings: SSHSettings,
-             engine_settings: EngineSettings, trace: Trace) -> ssh.SSHConnection:
+             engine_settings: EngineSettings, trace: Trace,
+             previous: "Optional[paramiko.PKey]" = None) -> ssh.SSHConnection:
     """Connect as the product does, and pin nothing.
 
+    :param previous: the key that the guest may still know instead, while the pool's is being replaced.
     :raises XSContainerError: as ssh.connect; UserWrong: the key lets another user in.
     """
     shown: List[str] = []
@@ -85,6 +88,11 @@ def over_ssh(target: ssh.Target, private_key: "paramiko.PKey", ssh_settings: SSH
         trace.facts["public_key"] = f"{private_key.get_name()} {private_key.get_base64()}"
         if type(error) is KeyNotAccepted:
             pinned = target._replace(addresses=(str(trace.facts["address"]),), host_key=(shown + [target.host_key])[0])
+            if previous is not None:
+                with contextlib.suppress(KeyNotAccepted):
+                    connection = ssh.connect(pinned, previous, hurried, engine_settings, deadline=trace.deadline)
+                    trace.done(ssh.LOGIN, f"{target.user}, with the pool's previous key")
+                    return connection
             _try_others(pinned, private_key, (hurried, engine_settings), ssh_settings.user, trace, error)
         raise
 
@@ -108,7 +116,7 @@ def _try_others(target: ssh.Target, private_key: "paramiko.PKey", settings: Any,
         raise UserWrong(f"The user {target.user} cannot log in with the pool's key, but {user} can.",
                         f"Set xscontainer-username in the VM's other_config to {user}, or add the pool's public key "
                         f"to the authorized_keys of {target.user} in the VM.") from refused
-    root = " For root, PermitRootLogin in its sshd_config must not be no." if target.user == "root" else ""
+    root = " For root, PermitRootLogin in the VM's sshd_config must not be no." if target.user == "root" else ""
     raise KeyNotAccepted(
         f"The user {target.user} at {target.addresses[0]} port {target.port} cannot log in with the pool's key: there "
         "is no such user, or the key is not in its authorized_keys, or it may not log in at all.",
@@ -128,6 +136,7 @@ def over_tls(target: "tls.Target", credentials: "tls.Credentials", ssh_settings:
         auth_timeout=min(4.0, ssh_settings.auth_timeout))
     connection = tls.connect(target, credentials, hurried, engine_settings)
     trace.facts["address"] = connection.address
+    trace.done("certificates", "the VM's secrets hold what it takes")
     trace.done("tcp", f"{connection.address} port {target.port}")
     trace.done("tls", "the engine's certificate is good")
     trace.done("login", "it takes ours")

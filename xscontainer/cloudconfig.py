@@ -7,7 +7,7 @@ consists of characters that cannot end a quoted string in YAML or JSON, so no va
 import base64
 import re
 import unicodedata
-from typing import Callable, Dict, NamedTuple, Optional, Pattern
+from typing import Callable, Dict, List, NamedTuple, Optional, Pattern
 
 from xscontainer.errors import ArgumentError
 
@@ -21,7 +21,8 @@ NEWLINE = "%BR%"
 _PUBLIC_KEY = re.compile(r"[A-Za-z0-9+/]+={0,2}\Z")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}\Z")
 _HOST_KEY = re.compile(r"[a-z0-9-]+ [A-Za-z0-9+/]+={0,2}\Z")
-_PRIVATE_FILE = re.compile(r"-----BEGIN OPENSSH PRIVATE KEY-----\n[A-Za-z0-9+/=\n]+-----END OPENSSH PRIVATE KEY-----\n\Z")
+_PRIVATE_FILE = re.compile("-----BEGIN OPENSSH PRIVATE KEY-----\n[A-Za-z0-9+/=\n]+"
+                           "-----END OPENSSH PRIVATE KEY-----\n\\Z")
 
 _INTERNAL_PARTS = (("%XSHINEXISTS%", "%XSENDHINEXISTS%"), ("%HINEXISTS%", "%ENDHINEXISTS%"))
 _HOST_KEY_PARTS = (("%XSHOSTKEYEXISTS%", "%XSENDHOSTKEYEXISTS%"),)
@@ -122,7 +123,7 @@ def _check(what: str, text: str, passes: "Callable[[str], object]") -> None:
 
 def _parts(text: str, begin: str, end: str, keep: bool) -> str:
     """Keep or drop what stands between pairs of markers; the markers go. One without its other half stays."""
-    done = []
+    done: List[str] = []
     at = 0
     while True:
         first = text.find(begin, at)
@@ -140,4 +141,4 @@ def _check_size(text: str, pattern: "Pattern[str]", replacements: "Dict[str, str
     for found in pattern.finditer(text):
         size += len(replacements[found.group()]) - len(found.group())
         if size > MOST_BYTES:
-            raise ArgumentError(f"The configuration takes more than {MOST_BYTES} bytes with its placeholders filled in.")
+            raise ArgumentError(f"Filled in, the configuration takes more than {MOST_BYTES} bytes.")

@@ -12,11 +12,12 @@ import xmlrpc.client
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from xscontainer import eligibility
-from xscontainer.actions import containers, diagnosing, registration
+from xscontainer.actions import containers, diagnosing, drives, hostkeys, onboarding, registration, rotation
 from xscontainer.actions.context import Context
 from xscontainer.errors import (
     ArgumentError,
     ObjectGone,
+    StorageElsewhere,
     VMElsewhere,
     VMNotRegistered,
     VMNotRunning,
@@ -26,6 +27,7 @@ from xscontainer.errors import (
 )
 from xscontainer.settings import Settings
 from xscontainer.vmrecord import NULL_REF, VMRecord
+from xscontainer.xapi import storage
 from xscontainer.xapi import vm as xapi_vm
 from xscontainer.xapi.session import Session
 
@@ -42,10 +44,18 @@ HOPS = "xscontainer-hops"
 # s that a container may take to end; engine.api's STOP_SECONDS, which would load docker here.
 STOPPING = 60.0
 
+# s that a guest may take to be prepared, and that all guests of the pool may take to get a new key.
+PREPARING, ROTATING = 90.0, 600.0
+
+# s that a disk may take to be made and filled, or read.
+FILLING = 180.0
+
 LONGEST_NAME = 255  # of a container
+DATASOURCES = ("configdrive", "nocloud")  # configdrive.image.LAYOUTS, which would load pycdlib here
 LONGEST_SHOWN = 100  # of what a caller gave us, in an error text
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}=?\Z")
 _CONTAINER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _FORBIDDEN_RAW = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
@@ -72,6 +82,17 @@ VERBS: Dict[str, Verb] = {
     "register": Verb(registration.register, ("vmuuid",)),
     "deregister": Verb(registration.deregister, ("vmuuid",)),
     "diagnose": Verb(diagnosing.diagnose, ("vmuuid",), AT_VM),
+    "get_config_drive_default": Verb(drives.get_config_drive_default, ("templateuuid",)),
+    "create_config_drive": Verb(drives.create_config_drive, ("vmuuid", "sruuid", "configuration"), STORAGE,
+                                ("datasource",), patience=FILLING),
+    "get_config_drive_configuration": Verb(drives.get_config_drive_configuration, ("vdiuuid",), STORAGE,
+                                           patience=FILLING),
+    "prepare": Verb(onboarding.prepare, ("vmuuid",), AT_VM, ("passwordsecret", "fingerprint", *onboarding.WISHES),
+                    patience=PREPARING),
+    "hostkey_show": Verb(hostkeys.hostkey_show, ("vmuuid",), AT_VM, ("address", "port")),
+    "hostkey_accept": Verb(hostkeys.hostkey_accept, ("vmuuid", "fingerprint"), AT_VM),
+    "key_rotate": Verb(rotation.key_rotate, (), ANYWHERE, ("finish", "force"), patience=ROTATING),
+    "key_install": Verb(rotation.key_install, ("vmuuid",), AT_VM, ("remove",)),
 }
 
 
@@ -132,13 +153,20 @@ def _decode(argument: bytes) -> "Tuple[str, Dict[str, str]]":
 
 
 def _checked(name: str, value: str) -> str:
-    if name.endswith("uuid"):
+    if name.endswith(("uuid", "secret")):
         lowered = value.strip().lower()
         if not _UUID.match(lowered):
             raise ArgumentError(f"The argument '{name}' must be a uuid, not {_shown(value)}.")
         return lowered
     if name in ("container", "object") and (len(value) > LONGEST_NAME or not _CONTAINER.match(value)):
         raise ArgumentError(f"The argument '{name}' must be a container's id or name, not {_shown(value)}.")
+    if name == "fingerprint" and not _FINGERPRINT.match(value):
+        raise ArgumentError(f"The argument '{name}' must be as ssh-keygen -l prints it, SHA256:..., "
+                            f"not {_shown(value)}.")
+    if name in ("finish", "force", "remove") and value not in ("yes", "status"):
+        raise ArgumentError(f"The argument '{name}' must be yes, not {_shown(value)}.")
+    if name == "datasource" and value not in DATASOURCES:
+        raise ArgumentError(f"The argument '{name}' must be one of {', '.join(DATASOURCES)}, not {_shown(value)}.")
     return value
 
 
@@ -238,8 +266,8 @@ def serve(call: Call, context: Context) -> bytes:
     if host is None:
         try:
             return success(call.verb.action(context, **call.arguments))
-        except VMElsewhere:
-            # It left between our look and the action, which has done nothing yet.
+        except (VMElsewhere, StorageElsewhere):
+            # It left between our look and the action, which has done nothing yet, or undone it.
             host = serving_host(call, context, fresh=True)
             if host is None:
                 raise
@@ -297,12 +325,7 @@ def _storage_host(session: Session, arguments: "Mapping[str, str]", here: str) -
         sr_ref = xapi.SR.get_by_uuid(arguments["sruuid"])
     else:
         return here
-    plugs = (xapi.PBD.get_record(ref) for ref in xapi.SR.get_PBDs(sr_ref))
-    hosts = sorted(plug["host"] for plug in plugs if plug["currently_attached"])
-    if not hosts:
-        raise ArgumentError(f"The storage repository {xapi.SR.get_uuid(sr_ref)} is attached to no host.",
-                            "Attach it first.")
-    return here if here in hosts else hosts[0]
+    return storage.nearest_host(session, sr_ref, here)
 
 
 # --- another host -------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import io
 import os
-from typing import Callable
+from typing import Callable, List
 
 import pytest
 
@@ -46,9 +46,9 @@ def no_task_is_left(pool: Pool) -> bool:
 
 def test_content_goes_there_and_back(pool: Pool, session: Session) -> None:
     vdi = new_disk(pool, session)
-    seen = []
-    disk.upload(session, pool.coordinator.socket_path, uuid_of(session, vdi), io.BytesIO(CONTENT), len(CONTENT), DEADLINE,
-                seen.append)
+    seen: List[float] = []
+    disk.upload(session, pool.coordinator.socket_path, uuid_of(session, vdi), io.BytesIO(CONTENT), len(CONTENT),
+                DEADLINE, seen.append)
     assert seen[-1] == 1.0 and seen == sorted(seen)
     with open(pool.disk_path(vdi), "rb") as stream:
         assert stream.read(len(CONTENT)) == CONTENT
@@ -192,7 +192,7 @@ def test_a_missing_cd_drive_is_made(pool: Pool, session: Session) -> None:
 
 def test_a_running_vm_may_take_no_cd_drive(pool: Pool, session: Session) -> None:
     vm = pool.create_vm("a", host=pool.coordinator)
-    pool.faults("VBD.plug", "fail", times=1, description=["OPERATION_NOT_ALLOWED", "HVM CD drives cannot be hotplugged"])
+    pool.faults("VBD.plug", "fail", times=1, description=["OPERATION_NOT_ALLOWED", "no hotplug of CD drives"])
     with pytest.raises(DriveMissing):
         disk.cd_drive(session, vm, running=True)
     assert not pool.records("VBD")

@@ -98,7 +98,7 @@ def test_the_vm_goes_before_the_disk_and_the_disk_before_the_storage(shared: Plu
 def test_storage_attached_nowhere_is_told(shared: PluginPool) -> None:
     sr, _ = make_storage(shared, [])
     code, sentence = shared.failure(shared.hosts[0], "where_storage", sruuid=sr)
-    assert code == "ARGUMENT_INVALID" and sr in sentence
+    assert code == "STORAGE_NOT_ATTACHED" and sr in sentence
 
 
 # --- what comes back from another host ----------------------------------------------------------

@@ -5,7 +5,7 @@ malformed, costs more than its own size.
 """
 
 import struct
-from typing import Iterator, NamedTuple, Optional, Tuple
+from typing import Dict, Iterator, NamedTuple, Optional, Tuple
 
 SECTOR = 2048
 FIRST_DESCRIPTOR = 16
@@ -59,7 +59,7 @@ def _file_in(image: bytes, path: str) -> "Optional[bytes]":
 
 def _root(image: bytes) -> "Tuple[_Extent, bool]":
     """The root directory, and whether its names are Joliet's."""
-    roots = {}
+    roots: Dict[bool, _Extent] = {}
     for number in range(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + MOST_DESCRIPTORS):
         descriptor = image[number * SECTOR:(number + 1) * SECTOR]
         if len(descriptor) < SECTOR or descriptor[1:6] != b"CD001" or descriptor[0] == _TERMINATOR:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xscontainer.addresses import MOST_CANDIDATES, candidates
+from xscontainer.addresses import MOST_CANDIDATES, candidates, judge
 
 NETWORKS = {"0/ip": "10.0.0.5", "0/ipv4/0": "10.0.0.5", "0/ipv6/0": "2001:db8::5", "1/ip": "169.254.0.7",
             "2/ip": "192.168.1.5", "0/ipv4/1": "10.0.0.6"}
@@ -54,6 +54,25 @@ def test_no_more_than_bounded() -> None:
     found = candidates({**many, **bad})
     assert len(found.usable) == MOST_CANDIDATES and len(found.refused) == MOST_CANDIDATES
     assert found.usable[0] == "10.0.0.1"
+
+
+@pytest.mark.parametrize("address", [
+    "127.0.0.1", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::", "224.0.0.1", "ff02::1", "255.255.255.255", "fe80::1",
+    "fe80::1%eth0", "169.254.0.1", "10.0.0.1", "::ffff:10.0.0.1", "2001:DB8:0:0::99", "2001:db8::1%eth0", "web", ""])
+def test_what_was_chosen_is_judged_as_what_was_reported(address: str) -> None:
+    forbidden = frozenset(["10.0.0.1", "2001:db8::99"])
+    found = judge([address, "10.0.0.5"], forbidden)
+    assert found.usable == ("10.0.0.5",)
+    assert len(found.refused) == 1 and found.refused[0][1]
+    assert bool(judge([address], forbidden, allow_loopback=True).usable) is (address in (
+        "127.0.0.1", "::1", "::ffff:127.0.0.1"))
+
+
+def test_the_order_of_what_was_chosen_is_kept() -> None:
+    given = ["2001:db8::5", "10.0.0.6", "10.0.0.5", "2001:DB8::5"]
+    assert judge(given).usable == ("2001:db8::5", "10.0.0.6", "10.0.0.5")
+    assert judge(given, last_good="10.0.0.5").usable == ("10.0.0.5", "2001:db8::5", "10.0.0.6")
+    assert len(judge([f"10.0.{number // 250}.{number % 250 + 1}" for number in range(500)]).usable) == MOST_CANDIDATES
 
 
 ADDRESS = st.one_of(

@@ -46,7 +46,8 @@ def test_what_is_one_of_the_places() -> None:
     found = sockets.places("")
     for path in (DOCKER, PODMAN, "/run/user/0/docker.sock", "/run/user/1000/podman/podman.sock"):
         assert found.has(path)
-    for path in ("", "/run/user//docker.sock", "/run/user/1000/docker.sock/x", "/run/user/1/../docker.sock", OWN_DOCKER):
+    for path in ("", "/run/user//docker.sock", "/run/user/1000/docker.sock/x", "/run/user/1/../docker.sock",
+                 OWN_DOCKER):
         assert not found.has(path)
     assert not sockets.places("/srv/engine.sock").has(DOCKER)
 
@@ -62,15 +63,14 @@ def test_the_users_number_is_digits_or_nothing(said: str, uid: Optional[int]) ->
 def test_what_served_is_believed_for_a_while() -> None:
     now: List[float] = [0.0]
     settled = sockets.Settled("/a", lambda: now[0])
-    assert settled.believed
+    believed = [settled.believed]
     settled.failed()
-    now[0] = sockets.FAITH_SECONDS - 1
-    settled.failed()
-    assert settled.believed
-    now[0] = sockets.FAITH_SECONDS
-    assert not settled.believed
+    for moment in (sockets.FAITH_SECONDS - 1, sockets.FAITH_SECONDS):
+        now[0] = moment
+        settled.failed()
+        believed.append(settled.believed)
     settled.served("/b")
-    assert settled.believed and settled.path == "/b"
+    assert believed + [settled.believed] == [True, True, False, True] and settled.path == "/b"
     assert not sockets.Settled("", lambda: now[0]).believed
 
 

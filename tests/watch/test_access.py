@@ -2,7 +2,10 @@
 
 import json
 import logging
+import os
+import socket
 import threading
+import time
 from typing import Any, Callable, Iterator, List
 
 import pytest
@@ -20,6 +23,7 @@ from xscontainer.errors import (
     HostKeyUnreadable,
     KeyNotAccepted,
     KeyPairError,
+    NameUnresolved,
     VMElsewhere,
     VMNotRunning,
 )
@@ -184,6 +188,93 @@ def test_addresses_that_are_refused(scene: Scene) -> None:
     assert hosts_own in str(caught.value) and "belongs to a host" in str(caught.value)
 
 
+def test_a_guest_that_reports_nothing_is_told_what_to_do(scene: Scene) -> None:
+    scene.pool.set_networks(scene.ref, {})
+    with pytest.raises(AddressUnknown) as caught:
+        scene.names()
+    assert "'web'" in str(caught.value) and keys.ADDRESS in str(caught.value)
+
+
+@pytest.mark.parametrize("networks", [{}, {"0/ip": "224.0.0.1"}, {"0/ip": "127.99.99.99"}])
+def test_only_the_address_that_is_set_is_tried(scene: Scene, networks: Any) -> None:
+    scene.authorize()
+    ref = scene.vm(**{keys.ADDRESS: scene.guest.address})
+    scene.pool.set_networks(ref, networks)
+    assert scene.names(ref) == ["/alpha"]
+    ref = scene.vm(**{keys.ADDRESS: "127.99.99.99"})  # while the guest tools report the right one
+    with pytest.raises(GuestUnreachable) as caught:
+        scene.names(ref)
+    assert scene.guest.address not in str(caught.value)
+
+
+@pytest.mark.parametrize("own", ["host", "multicast", "loopback"])
+def test_an_address_that_is_set_is_judged_too(scene: Scene, sessions: SessionPool, own: str) -> None:
+    address = {"host": scene.pool.hosts[1].address, "multicast": "224.0.0.1", "loopback": "127.0.0.1"}[own]
+    strict = scene.settings._replace(address=scene.settings.address._replace(allow_loopback=False))
+    with pytest.raises(AddressRefused) as caught:
+        Access(strict, sessions).open(scene.record(scene.vm(**{keys.ADDRESS: address})))
+    text = str(caught.value)
+    assert keys.ADDRESS in text and address in text and "remove the key" in text and "'web'" in text
+
+
+def getent(scene: Scene, monkeypatch: pytest.MonkeyPatch, *answers: str) -> Callable[[], int]:
+    """Let the resolver give these addresses, another one for each question; returns how often it was asked."""
+    place = os.path.join(scene.guest.directory, "bin")
+    os.makedirs(place)
+    asked = os.path.join(place, "asked")
+    with open(os.path.join(place, "getent"), "w") as script:
+        cases = "".join(f"{number}) echo {answer} STREAM;; " for number, answer in enumerate(answers))
+        script.write(f"#!/bin/sh\ncase $(cat {asked} | wc -l) in {cases}esac\necho $2 >> {asked}\n")
+    os.chmod(os.path.join(place, "getent"), 0o755)
+    open(asked, "w").close()
+    monkeypatch.setenv("PATH", f"{place}{os.pathsep}{os.environ['PATH']}")
+
+    def count() -> int:
+        with open(asked) as lines:
+            return len(lines.readlines())
+    return count
+
+
+def test_a_name_is_looked_up_once_and_its_address_dialled(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked again, it could stand for something else than was judged."""
+    scene.authorize()
+    asked = getent(scene, monkeypatch, scene.guest.address, scene.pool.hosts[1].address)
+    ref = scene.vm(**{keys.ADDRESS: "docker.example"})
+    scene.pool.set_networks(ref, {})
+    assert scene.names(ref) == ["/alpha"]
+    assert asked() == 1
+    with pytest.raises(AddressRefused) as caught:
+        scene.names(ref)
+    assert "docker.example" in str(caught.value) and scene.pool.hosts[1].address in str(caught.value)
+    assert asked() == 2
+
+
+def test_a_name_without_an_address(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    getent(scene, monkeypatch)
+    with pytest.raises(NameUnresolved, match="docker.example"):
+        scene.names(scene.vm(**{keys.ADDRESS: "docker.example"}))
+
+
+def test_several_addresses_are_tried_side_by_side(scene: Scene) -> None:
+    scene.authorize()
+    with socket.socket() as silent:  # one that takes no connections: its queue is full
+        silent.bind(("127.77.77.77", scene.guest.port))
+        silent.listen(0)
+        fillers = [socket.socket() for _ in range(2)]
+        try:
+            for filler in fillers:
+                filler.setblocking(False)
+                filler.connect_ex(("127.77.77.77", scene.guest.port))
+            scene.pool.set_networks(scene.ref, {"0/ip": "127.77.77.77", "1/ip": "127.88.88.88",
+                                                "2/ip": scene.guest.address})
+            begun = time.monotonic()
+            assert scene.names() == ["/alpha"]
+            assert time.monotonic() - begun < 3.0
+        finally:
+            for filler in fillers:
+                filler.close()
+
+
 def test_loopback_is_refused_unless_allowed(scene: Scene, sessions: SessionPool) -> None:
     strict = scene.settings._replace(address=scene.settings.address._replace(allow_loopback=False))
     with pytest.raises(AddressRefused):
@@ -195,6 +286,7 @@ def test_what_worked_is_remembered(scene: Scene) -> None:
     engine, remembered = scene.access.open(scene.record(scene.ref), Remembered("127.1.1.1", ""))
     hang_up(engine)
     assert remembered.address == scene.guest.address
+    assert remembered.socket == ""  # nothing has been asked of the engine yet
 
 
 @pytest.mark.parametrize("state, host, error", [

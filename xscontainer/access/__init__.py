@@ -22,8 +22,8 @@ from xscontainer.xapi.session import Session, SessionPool
 __all__ = ["Access", "Facts", "hang_up", "login", "read_facts", "require_running_here", "session_pool",
            "remembered_of", "ssh_target"]
 
-_OVERRIDE_HINT = ("Set another address there, or remove the key from the VM's other_config: then the addresses that its "
-                  "guest tools report are tried.")
+_OVERRIDE_HINT = ("Set another address there, or remove the key from the VM's other_config: then the addresses that "
+                  "its guest tools report are tried.")
 
 
 class Access:

@@ -126,8 +126,7 @@ class Engine:
         """
         doing = "Listing the container's processes"
         try:
-            columns = _PODMAN_PS if self.kind == PODMAN else None
-            found = _object(self._call(doing, lambda client: client.top(container, columns), container))
+            found = _object(self._call(doing, lambda client: client.top(container, self._columns()), container))
         except EngineGarbage as error:
             # Podman answers 200 and nothing for one that does not run.
             if self.kind == PODMAN and not self._runs(container):
@@ -137,6 +136,9 @@ class Engine:
         if not isinstance(rows, list) or not isinstance(found.get("Titles"), list):
             raise EngineGarbage("The engine's list of processes is none.")
         return Top(_texts(found["Titles"]), tuple(_texts(row) for row in rows if isinstance(row, list)))
+
+    def _columns(self) -> Optional[str]:
+        return _PODMAN_PS if self.kind == PODMAN else None
 
     def _runs(self, container: str, paused: Optional[bool] = None) -> bool:
         """Whether it does, and is paused as given (None: either)."""

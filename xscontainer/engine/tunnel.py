@@ -22,7 +22,6 @@ from xscontainer.errors import (
     EngineSocketAbsent,
     EngineStopped,
     EngineTimeout,
-    EngineUnavailable,
     ForwardingRefused,
     XSContainerError,
 )

@@ -104,8 +104,9 @@ class PodmanEngine(RealEngine):
             raise SimulatorError("podman imports no image: " + imported.stdout.decode("utf-8", "replace")[-2000:])
 
     def _podman(self) -> List[str]:
-        return [str(processes.find_program("podman")), "--root", self._state + "/root", "--runroot", self._state + "/run",
-                "--tmpdir", self._state + "/tmp", "--storage-driver", "vfs", "--runtime", _runtime()]
+        return [str(processes.find_program("podman")), "--root", self._state + "/root",
+                "--runroot", self._state + "/run", "--tmpdir", self._state + "/tmp",
+                "--storage-driver", "vfs", "--runtime", _runtime()]
 
     def _command(self) -> List[str]:
         return self._podman() + ["system", "service", "--time", str(self._idle)]

@@ -55,7 +55,7 @@ def bind_all(addresses: Sequence[str], port: int = 0, attempts: int = 20) -> Lis
 
 def listen_on(address: str, port: int) -> socket.socket:
     """One listening TCP socket; raises OSError."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((address, port))

@@ -1,0 +1,297 @@
+"""Podman's way of speaking Docker's API: as recorded from 4.3, and for real."""
+
+import json
+import time
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator, List
+
+import pytest
+
+from tests.engine.conftest import ENGINE
+from tests.engine.peers import Script, Server, SocketConnection, Sshd, http_answer
+from tests.need import need
+from tests.waiting import until
+from xscontainer import xmlform
+from xscontainer.engine import api, ssh
+from xscontainer.engine.events import EventStream
+from xscontainer.errors import ContainerConflict, ContainerNotFound, EngineGarbage, EngineLost
+from xscontainer.model import Container, EngineEvent, EngineInfo, EngineVersion, Port, containers_from_api
+from xscontainer.simulator.engines.podman import PodmanEngine
+
+ID = "106223cd79c0537f5c8489b3e8292828875e55f953525300ce0ac0dc371fecb0"
+VERSION = {
+    "Platform": {"Name": "linux/amd64/debian-12"},
+    "Components": [
+        {"Name": "Podman Engine", "Version": "4.3.1", "Details": {"APIVersion": "4.3.1", "MinAPIVersion": "4.0.0"}},
+        {"Name": "Conmon", "Version": "conmon version 2.1.6, commit: unknown", "Details": {}},
+        {"Name": "OCI Runtime (runc)", "Version": "runc version 1.1.5+ds1", "Details": {}}],
+    "Version": "4.3.1", "ApiVersion": "1.41", "MinAPIVersion": "1.24", "GitCommit": "", "GoVersion": "go1.19.8",
+    "Os": "linux", "Arch": "amd64", "KernelVersion": "6.1.0", "BuildTime": "1970-01-01T00:00:00Z"}
+INFO = {
+    "ID": "285b8188-9177-47d2-a491-3bc8749fadb2", "Containers": 0, "Images": 1, "Driver": "vfs", "DriverStatus": [],
+    "IPv4Forwarding": True, "LoggingDriver": "", "CgroupDriver": "cgroupfs", "NEventsListener": 0,
+    "KernelVersion": "6.1.0", "OperatingSystem": "debian", "OSVersion": "12", "OSType": "linux",
+    "Architecture": "amd64", "IndexServerAddress": "", "GenericResources": None, "NCPU": 2, "MemTotal": 25276510208,
+    "DockerRootDir": "/var/lib/containers/storage", "Name": "vm", "Labels": None, "ServerVersion": "4.3.1",
+    "SwapFree": 0, "SwapTotal": 0, "Uptime": "3h 35m 33.00s (Approximately 0.12 days)"}
+ENTRY = {
+    "Id": ID, "Names": ["/web"], "Image": "localhost/busybox:latest", "ImageID": "sha256:7d96", "Command": "sleep 1000",
+    "Created": 1795245542, "Ports": [{"PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"}], "Labels": {},
+    "State": "running", "Status": "Up 1 second", "NetworkSettings": {"Networks": None}, "Mounts": [], "Name": "",
+    "Config": None, "NetworkingConfig": None, "Platform": None, "AdjustCPUShares": False}
+
+
+def event(action: str, **more: Any) -> EngineEvent:
+    attributes = {"containerExitCode": "0", "image": "localhost/busybox:latest", "name": "web", "podId": ""}
+    return EngineEvent.from_api({
+        "status": action, "id": ID, "from": "localhost/busybox:latest", "Type": "container", "Action": action,
+        "Actor": {"ID": ID, "Attributes": attributes}, "scope": "local", "time": 1795245542,
+        "timeNano": 1795245542187170574, **more})
+
+
+def entry(**fields: Any) -> Container:
+    found = Container.from_api({**ENTRY, **fields})
+    assert found is not None
+    return found
+
+
+def test_a_recorded_list() -> None:
+    assert containers_from_api([ENTRY]).containers == (Container(
+        id=ID, name="web", image="localhost/busybox:latest", command="sleep 1000", created=1795245542, state="running",
+        ports=(Port(80, "tcp", 8080),)),)
+    assert "<status>Up</status>" in xmlform.docker_ps([entry()], 290000).text
+
+
+@pytest.mark.parametrize("state, status, shown", [
+    ("created", "Created", "Created"), ("configured", "Created", "Created"), ("initialized", "Initialized", "Created"),
+    ("running", "Up 1 second", "Up"), ("paused", "Up 1 second (Paused)", "Up (Paused)"),
+    ("paused", "Paused", "Up (Paused)"), ("stopping", "Stopping", "Up"),
+    ("stopped", "Exited (0) 1 second ago", "Exited (0)"),
+    ("exited", "Exited (137) Less than a second ago", "Exited (137)"), ("removing", "Removing", "Removal In Progress"),
+])
+def test_its_states(state: str, status: str, shown: str) -> None:
+    assert entry(State=state, Status=status).status == shown
+
+
+def test_recorded_facts() -> None:
+    version, info = EngineVersion.from_api(VERSION), EngineInfo.from_api(INFO)
+    assert (version.version, version.api_version, version.git_commit) == ("4.3.1", "1.41", "")
+    assert (info.name, info.cpus, info.labels, info.driver) == ("vm", 2, (), "vfs")
+    assert "<ApiVersion>1.41</ApiVersion>" in xmlform.docker_version(version)
+    assert xmlform.docker_info(info)
+    assert api.kind(VERSION) == "podman" and api.negotiate(VERSION) == "1.41"
+
+
+@pytest.mark.parametrize("answer", [{}, {"Components": None}, {"Components": [None, 5, {}]},
+                                    {"Components": [{"Name": "Engine"}, {"Name": "containerd"}]}])
+def test_what_is_not_podman_is_docker(answer: Dict[str, Any]) -> None:
+    assert api.kind(answer) == "docker"
+
+
+@pytest.mark.parametrize("action, changes", [
+    ("create", True), ("init", True), ("start", True), ("die", True), ("died", True), ("remove", True),
+    ("rename", True), ("cleanup", False), ("mount", False), ("unmount", False), ("exec_died", False)])
+def test_which_of_its_events_matter(action: str, changes: bool) -> None:
+    assert event(action).changes_list is changes
+
+
+def test_a_health_check_that_no_list_shows_is_not_waited_for() -> None:
+    assert event("health_status", HealthStatus="starting").shown_by(entry())
+    assert event("remove").shown_by(None) and not event("remove").shown_by(entry())
+    assert event("died").shown_by(entry(State="exited", Status="Exited (0) 1 second ago"))
+
+
+# --- answers that differ
+
+
+@contextmanager
+def speaking(socket_path: str, answers: Dict[str, Any]) -> Iterator[api.Engine]:
+    version = {"/version": http_answer(json.dumps(VERSION).encode())}
+    with Server(Script({**version, **answers}), socket_path):
+        connection = SocketConnection(socket_path)
+        engine = api.Engine(connection, ENGINE)
+        try:
+            yield engine
+        finally:
+            engine.close()
+            connection.close()
+
+
+def improper(words: str) -> bytes:
+    body = {"cause": "container state improper", "message": f"{words}: container state improper", "response": 500}
+    return http_answer(json.dumps(body).encode(), "500 Internal Server Error")
+
+
+def inspected(running: bool, paused: bool = False) -> bytes:
+    return http_answer(json.dumps({"Id": ID, "State": {"Running": running, "Paused": paused}}).encode())
+
+
+def test_paused_twice_is_paused(socket_path: str) -> None:
+    answers = {"/pause": improper('"106223" is already paused'), f"/{ID}/json": inspected(True, True)}
+    with speaking(socket_path, answers) as engine:
+        engine.pause(ID)
+
+
+def test_what_cannot_be_is_a_conflict(socket_path: str) -> None:
+    answers = {"/pause": improper('"exited" is not running, can\'t pause'), "/start": improper("cannot start it"),
+               f"/{ID}/json": inspected(False)}
+    with speaking(socket_path, answers) as engine:
+        with pytest.raises(ContainerConflict):
+            engine.pause(ID)
+        with pytest.raises(ContainerConflict):
+            engine.start(ID)
+
+
+def test_no_processes_of_what_does_not_run(socket_path: str) -> None:
+    """It answers 200, and nothing more."""
+    answers = {"/top": http_answer(b""), f"/{ID}/json": inspected(False)}
+    with speaking(socket_path, answers) as engine:
+        with pytest.raises(ContainerConflict, match="not running"):
+            engine.top(ID)
+    answers = {"/top": http_answer(b""), f"/{ID}/json": inspected(True)}
+    with speaking(socket_path, answers) as engine:
+        with pytest.raises(EngineGarbage):
+            engine.top(ID)
+
+
+# --- for real
+
+
+
+@contextmanager
+def running(directory: str, **options: Any) -> Iterator[PodmanEngine]:
+    need(not PodmanEngine.missing(), PodmanEngine.missing())
+    with PodmanEngine(directory, **options) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def podman(tmp_path_factory: Any) -> Iterator[PodmanEngine]:
+    with running(str(tmp_path_factory.mktemp("p"))) as engine:
+        yield engine
+
+
+@pytest.fixture
+def engine(podman: PodmanEngine, make_sshd: Callable[..., Sshd],
+           connect: Callable[..., ssh.SSHConnection]) -> Iterator[api.Engine]:
+    engine = api.Engine(connect(make_sshd(), socket=podman.socket_path), ENGINE)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def container(podman: PodmanEngine) -> Iterator[str]:
+    identifier = podman.run("Web_1.a-b", StopSignal="SIGKILL")
+    yield identifier
+    podman.do("remove", identifier)
+    podman.client().close()
+
+
+def actions(stream: EventStream, last: str) -> List[str]:
+    """Actions up to ``last``."""
+    seen: List[str] = []
+    deadline = time.monotonic() + 20
+    while last not in seen:
+        told = stream.get(max(0.0, deadline - time.monotonic()))
+        assert told is not None, seen
+        seen.append(told.action)
+    return seen
+
+
+def state_of(engine: api.Engine, identifier: str) -> str:
+    found = containers_from_api(engine.containers()).containers
+    return next(container.status for container in found if container.id == identifier)
+
+
+@pytest.mark.real
+def test_each_verb_does_what_it_says(engine: api.Engine, container: str) -> None:
+    with engine.events() as stream:
+        for named, verb, told, status in (
+                (container, "pause", "pause", "Up (Paused)"), (container[:12], "unpause", "unpause", "Up"),
+                ("Web_1.a-b", "stop", "die", "Exited (137)"), (container, "start", "start", "Up"),
+                (container, "restart", "start", "Up")):
+            getattr(engine, verb)(named)
+            assert told in actions(stream, told)
+            assert state_of(engine, container) == status
+            assert engine.inspect(named)["Id"] == container
+    assert engine.kind == "podman"
+
+
+@pytest.mark.real
+def test_processes_need_no_program_in_the_container(engine: api.Engine, container: str) -> None:
+    top = engine.top(container)
+    assert {"PID", "TIME", "COMMAND"} <= set(top.titles)
+    assert len(top.processes) == 1 and "sleep" in top.processes[0][top.titles.index("COMMAND")]
+    text = xmlform.top_result(top.titles, top.processes)
+    assert "<PID>1</PID>" in text and "<CMD>sleep" in text and "<TIME/>" not in text
+
+
+@pytest.mark.real
+def test_what_is_already_so_and_what_cannot_be(engine: api.Engine, container: str) -> None:
+    for verb in ("start", "unpause", "pause", "pause", "unpause", "unpause", "stop", "stop"):
+        getattr(engine, verb)(container)
+    for verb in ("top", "pause", "unpause"):
+        with pytest.raises(ContainerConflict):
+            getattr(engine, verb)(container)
+    for verb in ("inspect", "start", "top"):
+        with pytest.raises(ContainerNotFound):
+            getattr(engine, verb)("no-such-container")
+
+
+@pytest.mark.real
+def test_what_it_tells_is_in_its_list_at_once(engine: api.Engine, podman: PodmanEngine) -> None:
+    with engine.events() as stream:
+        identifier = podman.run("short-lived", start=False)
+        assert actions(stream, "create")
+        assert state_of(engine, identifier) == "Created"
+        podman.do("rename", identifier, name="renamed")
+        assert actions(stream, "rename")
+        assert [found.name for found in containers_from_api(engine.containers()).containers] == ["renamed"]
+        podman.do("remove", identifier)
+        assert actions(stream, "remove")
+        assert engine.containers() == []
+    podman.client().close()
+
+
+@pytest.mark.real
+def test_documents_of_the_real_one(engine: api.Engine, container: str) -> None:
+    assert EngineVersion.from_api(engine.version()).version
+    assert EngineInfo.from_api(engine.info()).name
+    assert xmlform.inspect_result(engine.inspect(container)).count("<Id>") == 1
+
+
+@pytest.mark.real
+def test_an_event_stream_keeps_it_from_ending(tmp_path_factory: Any) -> None:
+    """Left alone it ends; followed it stays; and who asks next has it started again."""
+    with running(str(tmp_path_factory.mktemp("i")), idle=1, activated=True) as podman:
+        connection = SocketConnection(podman.socket_path)
+        engine = api.Engine(connection, ENGINE)
+        with engine.events() as stream:
+            assert podman.activations == 1
+            assert stream.get(2.5) is None  # longer than it would stay
+            assert podman.running
+        engine.close()
+        until(lambda: not podman.running, "it does not end by itself")
+        engine = api.Engine(connection, ENGINE)
+        assert engine.containers() == []
+        assert podman.activations == 2
+        engine.close()
+        connection.close()
+
+
+@pytest.mark.real
+def test_its_end_is_a_loss(tmp_path_factory: Any) -> None:
+    with running(str(tmp_path_factory.mktemp("l"))) as podman:
+        connection = SocketConnection(podman.socket_path)
+        engine = api.Engine(connection, ENGINE)
+        identifier = podman.run("outlives")
+        with engine.events() as stream:
+            podman.stop()
+            with pytest.raises(EngineLost):
+                while True:
+                    assert stream.get(20) is not None
+        podman.start()
+        assert state_of(engine, identifier) == "Up"
+        engine.close()
+        connection.close()
+        podman.client().close()

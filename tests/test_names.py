@@ -1,0 +1,68 @@
+"""Names become addresses, within a deadline, whatever the resolver does."""
+
+import os
+import time
+from typing import Any, Callable
+
+import pytest
+
+from tests.need import need_program
+from xscontainer.errors import NameUnresolved
+from xscontainer.names import MOST_ADDRESSES, resolve
+
+Getent = Callable[[str], None]
+
+
+@pytest.fixture
+def getent(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Getent:
+    """Another getent than this machine's: (a shell script)."""
+    def make(script: str) -> None:
+        path = tmp_path / "bin" / "getent"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("#!/bin/sh\n" + script + "\n")
+        path.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{path.parent}{os.pathsep}{os.environ['PATH']}")
+    return make
+
+
+def test_a_name_that_every_machine_has() -> None:
+    need_program("getent")
+    assert set(resolve("localhost", 10.0)) <= {"127.0.0.1", "::1"}
+
+
+def test_a_name_that_nobody_has() -> None:
+    need_program("getent")
+    with pytest.raises(NameUnresolved, match="no-such-name.invalid"):
+        resolve("no-such-name.invalid", 30.0)
+
+
+def test_the_resolvers_order_and_each_once(getent: Getent) -> None:
+    getent('[ "$*" = "ahosts web.example" ] || exit 9\n'
+           "for kind in STREAM DGRAM RAW; do echo 2001:db8::5 $kind web; done; echo 10.0.0.5 STREAM; echo; echo 10.0.0.6")
+    assert resolve("web.example", 10.0) == ("2001:db8::5", "10.0.0.5", "10.0.0.6")
+
+
+def test_a_resolver_that_hangs_is_ended(getent: Getent) -> None:
+    getent("exec sleep 100")
+    begun = time.monotonic()
+    with pytest.raises(NameUnresolved, match="within 0.2 s"):
+        resolve("web.example", 0.2)
+    assert time.monotonic() - begun < 5.0
+
+
+@pytest.mark.parametrize("script", ["exit 2", "exit 0", "exit 1", "kill -9 $$"])
+def test_no_answer_is_an_error(getent: Getent, script: str) -> None:
+    getent(script)
+    with pytest.raises(NameUnresolved, match="web.example"):
+        resolve("web.example", 10.0)
+
+
+def test_a_machine_without_a_resolver(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NameUnresolved, match="getent"):
+        resolve("web.example", 10.0)
+
+
+def test_no_more_than_bounded(getent: Getent) -> None:
+    getent("i=0; while [ $i -lt 9000 ]; do i=$((i+1)); echo 10.0.$((i / 250)).$((i % 250)) STREAM; done")
+    assert len(resolve("web.example", 30.0)) == MOST_ADDRESSES

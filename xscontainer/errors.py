@@ -147,7 +147,7 @@ class VMNotRunning(VMError):
 
 class VMNotRegistered(VMError):
     code = "VM_NOT_REGISTERED"
-    default_hint = "Enable container management for it (plugin function 'register')."
+    default_hint = "Switch container management on for it (plugin function 'register')."
 
 
 class VMElsewhere(VMError):
@@ -282,8 +282,8 @@ class SSHIncompatible(GuestSilent):
 
 class LoginEnded(GuestSilent):
     code = "LOGIN_ENDED"
-    default_hint = ("The log of sshd in the VM says why: an account that has expired or is locked, or too many "
-                    "connections at once.")
+    default_hint = ("The log of sshd in the VM says why: an account that has expired or is locked, a key that it does "
+                    "not know where MaxAuthTries is 1, or too many connections at once.")
 
 
 class HostKeyChanged(ConnectError):
@@ -291,7 +291,7 @@ class HostKeyChanged(ConnectError):
 
     code = "HOST_KEY_CHANGED"
     default_hint = (
-        "If the VM was reinstalled on purpose, remove the key xscontainer-sshhostkey from its other_config; "
+        "If the VM was reinstalled on purpose, accept its new key ('xscontainer hostkey-accept'); "
         "if not, something else answers at its address."
     )
 
@@ -313,7 +313,8 @@ class HostKeyUnconfirmed(ConnectError):
 
 class KeyNotAccepted(ConnectError):
     code = "KEY_NOT_ACCEPTED"
-    default_hint = "Add the pool's public key to the authorized_keys of that user in the VM."
+    default_hint = ("Prepare the VM ('xscontainer prepare'), or add the pool's public key to the authorized_keys of that "
+                    "user in it.")
 
 
 class PublicKeyOff(KeyNotAccepted):

@@ -1,16 +1,22 @@
 """The ways in which a VM is broken: each is set up for real, and has a cause of its own. The README's table is theirs."""
 
 import contextlib
+import functools
 import os
 import shutil
 import socket
 import tempfile
+import time
 from typing import Any, Callable, Dict, List, NamedTuple
 
 from tests.diagnose.conftest import Scene
+from tests.engine import tls_peers
 from tests.engine.peers import Script, Serve, Server, Sshd, http_answer
+from tests.engine.tls_peers import Authority
 from tests.need import need
 from xscontainer import errors, keys
+from xscontainer.certificates import making
+from xscontainer.xapi.session import Session
 
 Arrange = Callable[..., Scene]  # (make_scene, stack) -> Scene
 
@@ -109,6 +115,13 @@ def _nowhere(make: Any, _stack: Any) -> Scene:
 def _forbidden_address(make: Any, _stack: Any) -> Scene:
     scene: Scene = make()
     scene.pool.set_networks(scene.ref, {"0/ip": scene.pool.coordinator.address, "1/ip": "224.0.0.1"})
+    return scene
+
+
+@cause("NAME_UNRESOLVED", "address", "the name in `xscontainer-address` has no address", "no-such-vm.invalid")
+def _unknown_name(make: Any, _stack: Any) -> Scene:
+    scene: Scene = make()
+    scene.put(ADDRESS="no-such-vm.invalid")
     return scene
 
 
@@ -307,6 +320,95 @@ def _too_much(make: Any, stack: contextlib.ExitStack) -> Scene:
     scene = on_socket(make, stack, Script({"/containers/json": http_answer(b"[" + b" " * 400000 + b"]")}))
     scene.tune("engine", max_response_bytes=65536)
     return scene
+
+
+# --- TLS ---------------------------------------------------------------------
+
+
+def over_tls(scene: Scene, stack: contextlib.ExitStack, serve: Any = None, raw: bool = False, **more: Any) -> Scene:
+    """The VM is in mode tls, and this answers at its port.
+
+    :param raw: without TLS. :param more: of the server's context; ``of``: whose CA the VM trusts.
+    """
+    ours = more.pop("of", AUTHORITY())
+    kept = {}
+    session = Session.login(scene.pool.coordinator.socket_path, "test", 10.0, 10.0)
+    try:
+        for name, text in zip(("TLS_CA_CERT", "TLS_CLIENT_CERT", "TLS_CLIENT_KEY"), ours.credentials):
+            ref = session.xenapi.secret.create({"value": text, "other_config": {}})
+            kept[name] = session.xenapi.secret.get_uuid(ref)
+    finally:
+        session.logout()
+    scene.put(MODE="tls", **kept)
+    serve = serve or Script({"/containers/json": http_answer(b"[]")})
+    return serving(scene, stack, serve if raw else tls_peers.over_tls(
+        tls_peers.server_context(scene.directory, AUTHORITY(), **more), serve))
+
+
+@functools.lru_cache(maxsize=None)
+def AUTHORITY(label: str = "a CA") -> Authority:
+    return Authority.new(label)
+
+
+@cause("TLS_CREDENTIALS_MISSING", "certificates", "mode `tls`, and no certificate to connect with", keys.TLS_CA_CERT)
+def _no_certificates(make: Any, stack: contextlib.ExitStack) -> Scene:
+    scene = over_tls(make(), stack)
+    scene.put(TLS_CA_CERT=None)
+    return scene
+
+
+@cause("TLS_CREDENTIALS_INVALID", "certificates", "what its secrets hold is no certificate or key")
+def _no_good_certificates(make: Any, stack: contextlib.ExitStack) -> Scene:
+    scene = over_tls(make(), stack)
+    config = scene.pool.other_config(scene.ref)
+    scene.put(TLS_CLIENT_CERT=config[keys.TLS_CLIENT_KEY], TLS_CLIENT_KEY=config[keys.TLS_CLIENT_CERT])
+    return scene
+
+
+@cause("GUEST_REFUSED", "tcp", words="Nothing listens")
+def _no_tls_port(make: Any, stack: contextlib.ExitStack) -> Scene:
+    scene = over_tls(make(), stack)
+    stack.close()
+    return scene
+
+
+@cause("GUEST_SILENT", "tls")
+def _silent_port(make: Any, stack: contextlib.ExitStack) -> Scene:
+    return over_tls(make(), stack, asleep, raw=True)
+
+
+@cause("TLS_PROTOCOL", "tls", "what answers at the engine's port speaks no TLS")
+def _plain_http(make: Any, stack: contextlib.ExitStack) -> Scene:
+    return over_tls(make(), stack, lambda peer: (peer.recv(1000), peer.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")),
+                    raw=True)
+
+
+@cause("TLS_CERTIFICATE_INVALID", "tls", "the engine's certificate has ended, is of another CA, or made out to another "
+                                         "address", "not the CA")
+def _another_ca(make: Any, stack: contextlib.ExitStack) -> Scene:
+    return over_tls(make(), stack, of=AUTHORITY("another CA"))
+
+
+@cause("TLS_CERTIFICATE_INVALID", "tls", words="ended on")
+def _ended(make: Any, stack: contextlib.ExitStack) -> Scene:
+    pair = making.new_server(AUTHORITY().ca, "an engine", ["127.0.0.1"], time.time() - 5 * 365 * 86400.0)
+    return over_tls(make(), stack, pair=pair)
+
+
+@cause("TLS_CLIENT_REFUSED", "login", "the engine refuses our certificate")
+def _stranger(make: Any, stack: contextlib.ExitStack) -> Scene:
+    us, them = AUTHORITY(), AUTHORITY("another CA")
+    return over_tls(make(), stack, of=Authority(us.ca, us.server, them.client))
+
+
+@cause("ENGINE_GARBAGE", "engine")
+def _no_engine_over_tls(make: Any, stack: contextlib.ExitStack) -> Scene:
+    return over_tls(make(), stack, lambda sock: (sock.recv(1000), sock.sendall(b"220 mail.example ESMTP\r\n")))
+
+
+@cause("ENGINE_TIMEOUT", "containers")
+def _hanging_list_over_tls(make: Any, stack: contextlib.ExitStack) -> Scene:
+    return over_tls(make(), stack, Script({"/containers/json": lambda peer, head: asleep(peer)}))
 
 
 # --- all works ---------------------------------------------------------------

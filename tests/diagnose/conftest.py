@@ -1,5 +1,6 @@
 """One VM, its guest, and everything that may be wrong with them."""
 
+import copy
 import json
 import time
 from typing import Any, Callable, Dict, Iterator, Optional
@@ -45,7 +46,7 @@ class Scene:
     def setup(self, guest: Guest, engine: Any) -> None:
         self.guest, self.engine = guest, engine
         guest.authorize(self.pair.public)
-        self.ref = self.pool.create_vm("web", networks={"0/ip": guest.address}, other_config={
+        self.ref = self.pool.create_vm("web", self.pool.coordinator, networks={"0/ip": guest.address}, other_config={
             keys.MONITOR: "True", keys.USERNAME: guest.user, keys.SSH_PORT: str(guest.port),
             keys.ENGINE_SOCKET: guest.engine_socket, keys.PS: "<docker_ps/>"})
 
@@ -64,6 +65,13 @@ class Scene:
         """The VM is there from now on."""
         self.pool.set_networks(self.ref, {"0/ip": address})
         self.put(SSH_PORT=str(port), TLS_PORT=str(port))
+
+    def another(self, address: str, port: int) -> "Scene":
+        """Another VM with all that is set for this one, which answers there; the guest stays this one's."""
+        other = copy.copy(self)
+        other.ref = self.pool.create_vm("another", self.pool.coordinator, networks={"0/ip": address}, other_config={
+            **self.pool.other_config(self.ref), keys.SSH_PORT: str(port)})
+        return other
 
     def diagnose(self) -> Diagnosis:
         """With the promises that hold for every diagnosis."""

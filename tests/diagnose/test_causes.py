@@ -1,15 +1,20 @@
 """Each broken set-up has its own cause, told in time; and the README says so."""
 
 import contextlib
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 
-from tests.diagnose.causes import CAUSES, Cause, classes
+from tests.diagnose.causes import CAUSES, Cause, classes, over_tls
 from tests.diagnose.conftest import Scene
+from tests.need import need_program
 from xscontainer import keys
+from xscontainer.engine import keypair
 from xscontainer.engine.hostkeys import parse_pin
+from xscontainer.xapi.session import Session
 
 pytestmark = pytest.mark.real
 
@@ -39,6 +44,32 @@ def test_all_is_well(scene: Scene) -> None:
     assert found.facts["fingerprint"] == parse_pin(scene.guest.host_key_base64).fingerprint
     assert found.facts["address"] == scene.guest.address
     assert "1 container, reached as" in found.message
+
+
+def test_all_is_well_over_tls(scene: Scene) -> None:
+    with contextlib.ExitStack() as stack:
+        found = over_tls(scene, stack).diagnose()
+    assert found.code == "OK", found
+    assert [step.step for step in found.steps] == [
+        "vm", "power", "settings", "address", "certificates", "tcp", "tls", "login", "engine", "containers",
+        "registered", "published"]
+
+
+def test_a_guest_with_the_previous_key_is_prepared(scene: Scene) -> None:
+    """While the pool's key is being replaced; the monitor gives it the new one."""
+    (pool_ref,) = scene.pool.records("pool")
+    config = scene.pool.other_config(pool_ref, "pool")
+    new = keypair.new_key_pair(2048)
+    session = Session.login(scene.pool.coordinator.socket_path, "test", 10.0, 10.0)
+    try:
+        uuid = session.xenapi.secret.get_uuid(session.xenapi.secret.create({"value": new.private, "other_config": {}}))
+    finally:
+        session.logout()
+    scene.pool.set_key(pool_ref, keys.PREVIOUS_PRIVATE_SECRET, config[keys.PRIVATE_SECRET], cls="pool")
+    scene.pool.set_key(pool_ref, keys.PRIVATE_SECRET, uuid, cls="pool")
+    found = scene.diagnose()
+    assert found.code == "OK", found
+    assert any(step.step == "login" and "previous key" in step.detail for step in found.steps)
 
 
 def test_a_changed_host_key_is_told_with_both_fingerprints(scene: Scene) -> None:
@@ -83,11 +114,6 @@ def test_each_power_state_has_its_own_way_back(scene: Scene, state: str, word: s
 
 def test_no_route(tmp_path: Any) -> None:
     """In a network of its own that leads nowhere; the cause is the same whatever asks."""
-    import subprocess
-    import sys
-
-    from tests.need import need_program
-
     unshare = need_program("unshare", "util-linux")
     code = ("from xscontainer.engine.dial import dial\n"
             "try: dial(('192.0.2.1', '2001:db8::1'), 22, 5.0, 5.0)\n"
@@ -121,5 +147,3 @@ def table() -> str:
 
 # Those that other tests set up.
 MORE = [Cause("GUEST_NO_ROUTE", "the network says that there is no way, or a firewall does", "", "", lambda: None)]
-
-assert keys.PS  # the scene publishes it

@@ -105,7 +105,11 @@ def test_life_of_a_pack_on_a_booted_host(dom0: Dom0, world: World, packs: Packs)
 
     # Removed: nothing of it is left, and no list that nobody keeps true; what the admin set stays.
     output = dom0.remove()
-    assert "secret-destroy" in output
+    assert "xe vm-param-remove uuid=VM param-name=other-config param-key=KEY" in output
+    assert "xe secret-destroy uuid=SECRET" in output
+    # It names them by their beginning.
+    kept = {value for name, value in vars(keys).items() if name.isupper() and isinstance(value, str)}
+    assert all(key.startswith("xscontainer-") for key in kept - set(keys.PUBLISHED))
     assert dom0.systemctl()[:2] == [f"--no-reload disable {UNIT}", f"stop {UNIT}"]
     assert not dom0.monitor_pid()
     config = world.vm("classic").other_config
@@ -143,6 +147,13 @@ def test_the_programs_run_with_nothing_but_what_the_pack_brought(dom0: Dom0, wor
     assert world.call(0, "get_top", vmuuid=vm, object="hadoop").startswith("True<?xml")
     listed = dom0.run("/usr/bin/xscontainer", "list")
     assert listed.returncode == 0 and b"hadoop" in listed.stdout, listed.stderr
+    for program in ("/usr/bin/xscontainer", "/usr/sbin/xscontainer-monitor", "/usr/sbin/xscontainer-prepare-vm"):
+        (module,) = re.findall(r"(?m)^from xscontainer\.(\w+) import main", dom0.path(program).read_text())
+        package = dom0.path("usr/lib/xscontainer/xscontainer")
+        # The command to prepare a VM is packed before the tree has it.
+        if module != "prepare_vm" or (package / "prepare_vm.py").exists():
+            told = dom0.run(program, "--help")
+            assert told.returncode == 0 and told.stdout.startswith(b"usage: "), told
     assert not dom0.path("decoys").exists(), dom0.path("decoys").read_text()
     assert "Traceback" not in dom0.path("var/log/xscontainer.log").read_text()
     # And dom0's Python sees none of ours.

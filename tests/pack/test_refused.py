@@ -14,7 +14,7 @@ from tests.pack.conftest import Packs
 from tests.pack.dom0 import Dom0
 
 pytestmark = [pytest.mark.real, pytest.mark.limit(300)]
-LONG_AGO = "20200101T000000"
+MADE, SIGNED = "20200101T000000", "20200601T000000"  # a key of one year
 
 
 class Spoiled(NamedTuple):
@@ -88,11 +88,11 @@ def repository_of_an_untrusted_key(spoiled: Spoiled) -> Spoiled:
 def repository_of_an_expired_key(spoiled: Spoiled) -> Spoiled:
     """Signed while the key was good, and the host trusts it."""
     with signing.keyring() as home:
-        gpg = ["gpg", "--batch", "--yes", "--faked-system-time", LONG_AGO, "--passphrase", ""]
-        for words in (["--quick-generate-key", "expired", "rsa2048", "sign", "1y"],
-                      ["--armor", "--output", str(spoiled.repomd) + ".asc", "--detach-sign", str(spoiled.repomd)]):
-            subprocess.run(gpg + words, env=environment(0, {"GNUPGHOME": home}), check=True,
-                           stderr=subprocess.DEVNULL, timeout=60)
+        signature = str(spoiled.repomd) + ".asc"
+        for time, *words in ((MADE, "--quick-generate-key", "expired", "rsa2048", "sign", "1y"),
+                             (SIGNED, "--armor", "--output", signature, "--detach-sign", str(spoiled.repomd))):
+            subprocess.run(["gpg", "--batch", "--yes", "--faked-system-time", time, "--passphrase", ""] + words,
+                           env=environment(0, {"GNUPGHOME": home}), check=True, stderr=subprocess.DEVNULL, timeout=60)
         key = signing.Signer(home, "expired", "RPM-GPG-KEY-expired").export(str(spoiled.tree.parent))
     return spoiled._replace(key=key)
 

@@ -14,9 +14,6 @@ from xscontainer.settings import Settings
 
 CAUSE_FOUND = 3
 
-# Facts that a person is to see whole, and how they are called.
-_TOLD = (("fingerprint", "host key shown"), ("pinned_fingerprint", "host key pinned"))
-
 
 def add(commands: Any) -> None:
     parser = commands.add_parser(
@@ -56,8 +53,6 @@ def as_text(found: Diagnosis, width: Optional[int] = None) -> str:
     if not found.facts.get("registered"):
         lines.append(Note(0, "Container management is off for this VM."))
     lines.append(Note(0, f"{found.code}: {found.message}"))
-    lines += [Note(2, f"{name}: {found.facts[fact]}") for fact, name in _TOLD
-              if found.code != OK and isinstance(found.facts.get(fact), str)]
     if found.next:
         lines.append(Note(0, f"Next: {found.next}"))
     text = lay_out(lines, width)

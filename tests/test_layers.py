@@ -40,6 +40,8 @@ SIDEWAYS_ENTRIES = {
     ("daemon", "context"),
     ("plugin", "context"),
     ("cli", "forward"),
+    ("cli", "context"),
+    ("prepare_vm", "cli"),
 }
 # A neighbour that is handed in may be named in annotations, under `if TYPE_CHECKING`.
 SIDEWAYS_TYPES = {("registry", "monitor")}

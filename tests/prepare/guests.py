@@ -24,11 +24,12 @@ class FreshGuest(OpenSSHGuest):
 
     :param shell: the user's login shell.
     :param sh: what the guest has as /bin/sh and, if it is busybox, for all other programs.
+    :param password: the user's.
     :param options: of sshd, as for OpenSSHGuest.
     """
 
     def __init__(self, directory: str, shell: str = "/bin/sh", sh: str = "", options: "Dict[str, str]" = {},
-                 **common: Any) -> None:
+                 password: str = PASSWORD, **common: Any) -> None:
         need(os.geteuid() == 0, "root, for a namespace with users of its own")
         self._unshare = need_program("unshare", "util-linux")
         self.etc = os.path.join(directory, "etc")
@@ -37,7 +38,7 @@ class FreshGuest(OpenSSHGuest):
         os.makedirs(self.etc)
         os.makedirs(self.home, mode=0o755)
         os.chown(self.home, UID, UID)
-        self._make_accounts(shell)
+        self._make_accounts(shell, password)
         self._sh = sh
         super().__init__(directory, options={
             "StrictModes": "yes", "PasswordAuthentication": "yes", "UsePAM": "no",
@@ -48,8 +49,8 @@ class FreshGuest(OpenSSHGuest):
         self.user = USER
         self.keys_path = os.path.join(self.home, ".ssh", "authorized_keys")
 
-    def _make_accounts(self, shell: str) -> None:
-        hashed = subprocess.run(["openssl", "passwd", "-6", "-stdin"], input=PASSWORD.encode(), stdout=subprocess.PIPE,
+    def _make_accounts(self, shell: str, password: str) -> None:
+        hashed = subprocess.run(["openssl", "passwd", "-6", "-stdin"], input=password.encode(), stdout=subprocess.PIPE,
                                 check=True, timeout=20).stdout.decode().strip()
         more = {"passwd": f"{USER}:x:{UID}:{UID}::{INSIDE}/user:{shell}\n", "group": f"{USER}:x:{UID}:\n",
                 "shadow": f"{USER}:{hashed}:19000:0:99999:7:::\n"}

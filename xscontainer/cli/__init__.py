@@ -12,10 +12,10 @@ import sys
 from typing import List, Optional
 
 from xscontainer import __version__, settings
-from xscontainer.cli import diagnosing, listing, wiping
+from xscontainer.cli import diagnosing, hostkeys, listing, preparing, rotating, wiping
 from xscontainer.errors import ArgumentError, SettingsError, XSContainerError
 
-COMMANDS = (listing, diagnosing, wiping)
+COMMANDS = (listing, preparing, diagnosing, hostkeys, rotating, wiping)
 
 
 def main(arguments: "Optional[List[str]]" = None) -> int:

@@ -1,0 +1,77 @@
+"""A plugin function that takes long, called as a task of XAPI's, with what is being done on the screen meanwhile."""
+
+import sys
+import time
+from typing import Any, Callable, Mapping
+from xml.etree import ElementTree
+
+from xscontainer.cli.columns import neutral
+from xscontainer.errors import XapiError, XapiUnavailable
+from xscontainer.settings import Settings
+from xscontainer.xapi import pool, task
+from xscontainer.xapi.session import Session, failure
+
+LOOK = 0.2  # s between two looks
+LONGEST = 900.0  # s, as forward.REPLY_TIMEOUT
+_PENDING = 'field "status" = "pending"'
+
+Tell = Callable[[str], None]
+
+
+def on_stderr(step: str) -> None:
+    print(f"... {neutral(step)}", file=sys.stderr, flush=True)
+
+
+def call(session: Session, settings: Settings, function: str, tell: Tell = on_stderr, **arguments: str) -> str:
+    """What the function answers, after its ``True``.
+
+    :param tell: called with each step that the function's own task names.
+    :raises XapiError: it failed; ``details`` has its code and sentences, and so has the text.
+    """
+    try:
+        here, _ = pool.this_host(session, settings.daemon.inventory)
+    except (OSError, ValueError) as error:
+        raise XapiError(f"This host is not known: {error}.", "Run it in dom0.") from error
+    ref = getattr(session.xenapi, "Async").host.call_plugin(here, settings.daemon.plugin_name, function, arguments)
+    try:
+        answer = _wait(session, ref, arguments.get("vmuuid", ""), tell)
+    finally:
+        session.xenapi.task.destroy(ref)
+    return answer[4:] if answer.startswith("True") else answer
+
+
+def _wait(session: Session, ref: str, about: str, tell: Tell) -> str:
+    deadline = time.monotonic() + LONGEST
+    told = ""
+    while True:
+        record = session.xenapi.task.get_record(ref)
+        if record["status"] != "pending":
+            return _result(record)
+        step = _step(session, about)
+        if step and step != told:
+            tell(step)
+            told = step
+        if time.monotonic() > deadline:
+            raise XapiUnavailable("The plugin has not answered for too long.", "Look at the tasks of the pool.")
+        time.sleep(LOOK)
+
+
+def _step(session: Session, about: str) -> str:
+    for record in session.xenapi.task.get_all_records_where(_PENDING).values():
+        config = record["other_config"]
+        if task.STEP in config and config.get(task.VM, "") == about:
+            return str(config[task.STEP])
+    return ""
+
+
+def _result(record: "Mapping[str, Any]") -> str:
+    if record["status"] != "success":
+        details = [str(word) for word in record["error_info"]] or ["TASK_CANCELLED"]
+        if len(details) == 2:  # the plugin's own: a code and sentences
+            raise XapiError(": ".join(details), details=details)
+        raise failure(details, "host.call_plugin")
+    try:
+        # XAPI keeps a task's result as XML-RPC would write it.
+        return ElementTree.fromstring(record["result"]).text or ""
+    except ElementTree.ParseError as error:
+        raise XapiError(f"XAPI gave a result that cannot be read: {error}.") from error

@@ -1,0 +1,56 @@
+"""``xscontainer key-rotate``: the pool's SSH key pair is replaced in every VM."""
+
+import argparse
+import json
+import shutil
+import sys
+from typing import Any, Dict, List, Optional
+
+from xscontainer.cli import calling, progress
+from xscontainer.cli.columns import Line, Note, Row, lay_out
+from xscontainer.settings import Settings
+
+WAITING = 3  # exit code: there are VMs without the new key
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser(
+        "key-rotate", help="replace the pool's SSH key pair",
+        description="Makes a new SSH key pair for the pool and installs it in all running VMs; VMs that are off get it "
+                    "when they run again. Until --finish both keys work. May be repeated at any time.",
+        epilog=f"Exit code: 0 all VMs have the key, {WAITING} some wait for it; otherwise as for every command.")
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument("--finish", action="store_true", help="remove the previous key everywhere and destroy it")
+    ways.add_argument("--status", action="store_true", help="only tell which VMs have the new key")
+    parser.add_argument("--force", action="store_true",
+                        help="with --finish: also if VMs wait for the new key, which are to be prepared anew then")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace, settings: Settings) -> int:
+    arguments = {"finish": "status"} if options.status else {"finish": "yes"} if options.finish else {}
+    if options.force:
+        arguments["force"] = "yes"
+    with calling.logged_in(settings) as session:
+        told: Dict[str, Any] = json.loads(progress.call(session, settings, "key_rotate", **arguments))
+    if options.json:
+        print(json.dumps(told, indent=2))
+    else:
+        text = as_text(told, shutil.get_terminal_size().columns if sys.stdout.isatty() else None)
+        encoding = sys.stdout.encoding or "ascii"
+        sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+    return 0 if all(vm["has_key"] for vm in told["vms"]) else WAITING
+
+
+def as_text(told: "Dict[str, Any]", width: Optional[int] = None) -> str:
+    """:param width: columns of the terminal; None: as wide as it takes."""
+    lines: List[Line] = [Note(0, f"The pool's key is {told['fingerprint']}.")]
+    if told["rotating"]:
+        lines.append(Note(0, f"The previous one, {told['previous_fingerprint']}, works until 'key-rotate --finish'."))
+    for vm in told["vms"]:
+        state = "has the key" if vm["has_key"] else "waits for it"
+        lines.append(Row(2, (str(vm["name"]), str(vm["uuid"]), str(vm["power_state"]), state)))
+        if vm["problem"]:
+            lines.append(Note(4, str(vm["problem"])))
+    return lay_out(lines, width)

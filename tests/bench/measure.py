@@ -9,6 +9,7 @@ from typing import Any, Callable, List
 
 from tests.bench.figures import Report, quantile
 from tests.bench.scene import VM, Scene, cpu, status, wakeups
+from tests.bench.tls import OverTLS
 from xscontainer import keys
 from xscontainer.monitor import Backoff
 from xscontainer.simulator.engines.real import RealEngine
@@ -65,6 +66,21 @@ def measure_latency(report: Report) -> None:
     with Scene(100) as scene:
         scene.wait_published()
         _latencies(report, "100 VMs, light engines", scene)
+
+
+def measure_tls(report: Report) -> None:
+    report.title("The same over TLS: the engine's own port instead of SSH")
+    if RealEngine.missing():
+        report.note("a real dockerd", f"not measured: {RealEngine.missing()}")
+        return
+    with OverTLS(1) as scene:
+        scene.wait_published()
+        _latencies(report, "1 VM, dockerd over TLS", scene)
+        report.figure("pause, get_inspect, get_top; with the daemon, median",
+                      quantile(_overheads(scene, 1, 10), 0.5), "ms", 40)
+        scene.stop_daemons()
+        report.figure("pause, get_inspect, get_top; without the daemon, median",
+                      quantile(_overheads(scene, 1, 4), 0.5), "ms", 600)
 
 
 def _overheads(scene: Scene, host: int, rounds: int) -> "List[float]":

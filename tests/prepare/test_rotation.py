@@ -1,0 +1,283 @@
+"""The pool's key pair is replaced: in running VMs, in one that was off meanwhile, and by a process that dies."""
+
+import json
+import os
+from typing import Any, Dict, Iterator, List, Tuple
+
+import pytest
+
+from tests.prepare.guests import PASSWORD, UID
+from tests.prepare.test_command import run
+from tests.prepare.world import VM, Fresh
+from tests.system.conftest import _leaves_nothing_behind  # noqa: F401 - one world serves the whole module
+from xscontainer import keys
+from xscontainer.access import session_pool
+from xscontainer.access.credentials import PoolKey
+from xscontainer.access.facts import read_facts
+from xscontainer.engine import hostkeys, keypair
+from xscontainer.errors import KeyRotationUnfinished
+from xscontainer.settings import Settings
+from xscontainer.simulator.xapi import Pool
+from xscontainer.xapi import rotation, secret
+from xscontainer.xapi.session import Session
+
+pytestmark = pytest.mark.real
+
+
+def lines(vm: VM) -> List[str]:
+    """Fingerprints of the keys that the guest lets in."""
+    found = []
+    for line in vm.guest.keys().decode().splitlines():
+        found.append(hostkeys.parse_pin(" ".join(line.split()[1:])).fingerprint)
+    return found
+
+
+def prepared(world: Fresh, name: str) -> VM:
+    vm = world.add(name, 1)
+    assert world.prepare(vm, 0, PASSWORD, fingerprint=vm.fingerprint)["published"]
+    return vm
+
+
+def pool_config(pool: Pool) -> Dict[str, str]:
+    (record,) = pool.records("pool").values()
+    return dict(record["other_config"])
+
+
+def power(world: Fresh, vm: VM, on: bool) -> None:
+    with world.session() as session:
+        if on:
+            session.xenapi.VM.start(vm.ref, False, False)
+            world.pool.set_networks(vm.ref, {"0/ip": vm.guest.address})
+        else:
+            session.xenapi.VM.hard_shutdown(vm.ref)
+
+
+@pytest.fixture
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fresh]:
+    with Fresh(str(tmp_path_factory.mktemp("w")) + "/w") as made:
+        yield made
+
+
+def test_a_pool_changes_its_key(world: Fresh) -> None:
+    on, off, tls = prepared(world, "on"), prepared(world, "off"), world.add("tls", config={
+        keys.MONITOR: "True", keys.MODE: "tls"})
+    power(world, off, False)
+    (old,) = lines(on)
+    old_secrets = [pool_config(world.pool)[key] for key in (keys.PRIVATE_SECRET, keys.PUBLIC_SECRET)]
+    assert world.told("key_rotate", finish="status") == {
+        "rotating": False, "fingerprint": old, "previous_fingerprint": "", "vms": world_vms(on, off, True)}
+
+    told = world.told("key_rotate", 0)
+    new = told["fingerprint"]
+    assert new != old and told["previous_fingerprint"] == old and told["rotating"] is True
+    assert told["vms"] == world_vms(on, off, False)
+    assert lines(on) == [old, new] and lines(off) == [old]
+    assert on.config[keys.POOL_KEY] == new and keys.POOL_KEY not in off.config
+    assert tls.uuid not in json.dumps(told)
+
+    # Both keys work: for whoever knows the new one, and for a process that has just started.
+    world.daemon(1).restart()
+    assert world.call(0, "pause", vmuuid=on.uuid, container="c0") == "True"
+    assert world.prepare(world.add("later"), 0, PASSWORD, fingerprint=world.added[-1].fingerprint)["key_installed"]
+    assert lines(world.added[-1]) == [new]
+
+    # The other one may not be given up while a VM knows nothing else.
+    code, text = world.failure(world.call, 0, "key_rotate", finish="yes")
+    assert code == "KEY_ROTATION_UNFINISHED" and off.uuid in text and on.uuid not in text
+    assert world.told("key_rotate", finish="status")["rotating"] is True
+
+    power(world, off, True)
+    world.wait(lambda: keys.PS in off.config and off.config.get(keys.POOL_KEY) == new, "the new key in the VM")
+    assert lines(off) == [old, new]
+    code, out, err = run(world, "key-rotate", "--status")
+    assert code == 0 and out.count("has the key") == 3, err
+
+    code, out, err = run(world, "key-rotate", "--finish", host=1)
+    assert code == 0 and new in out and "previous" not in out, err
+    assert lines(on) == lines(off) == [new]
+    config = pool_config(world.pool)
+    assert keys.PREVIOUS_PRIVATE_SECRET not in config and keys.PREVIOUS_PUBLIC_SECRET not in config
+    assert not set(old_secrets) & {record["uuid"] for record in world.pool.records("secret").values()}
+    public = world.pool.record("secret", world.pool.uuid_to_ref(config[keys.PUBLIC_SECRET], "secret"))["value"]
+    assert hostkeys.parse_pin(public).fingerprint == new
+    world.daemon(1).restart()
+    for vm in (on, off):
+        world.wait(lambda vm=vm: json.loads(world.call(0, "diagnose", vmuuid=vm.uuid)[4:])["code"] == "OK")
+
+
+def world_vms(on: VM, off: VM, off_has: bool) -> List[Dict[str, Any]]:
+    told = [{"uuid": on.uuid, "name": "on", "power_state": "Running", "has_key": True, "problem": ""},
+            {"uuid": off.uuid, "name": "off", "power_state": "Halted", "has_key": off_has, "problem": ""}]
+    return sorted(told, key=lambda vm: str(vm["uuid"]))
+
+
+def test_a_guest_that_takes_no_new_key_is_named_and_stays_reachable(world: Fresh) -> None:
+    vm = prepared(world, "stubborn")
+    (old,) = lines(vm)
+
+    os.chown(vm.guest.home + "/.ssh", 0, 0)
+    os.chmod(vm.guest.home + "/.ssh", 0o755)
+    os.chmod(vm.guest.keys_path, 0o644)
+    code, out, err = run(world, "key-rotate")
+    assert code == 3 and "waits for it" in out and "KEY_INSTALL_FAILED" in out, err
+    assert lines(vm) == [old]
+    world.daemon(1).restart()
+    world.wait(lambda: json.loads(world.call(0, "diagnose", vmuuid=vm.uuid)[4:])["code"] in ("OK", "KEY_NOT_ACCEPTED"))
+    assert world.call(0, "pause", vmuuid=vm.uuid, container="c0") == "True"
+    assert run(world, "key-rotate", "--finish")[0] == 1
+    os.chown(vm.guest.home + "/.ssh", UID, UID)
+    assert run(world, "key-rotate")[0] == 0
+    assert run(world, "key-rotate", "--finish")[0] == 0
+    assert old not in lines(vm)
+
+
+def test_a_vm_that_is_given_up(world: Fresh) -> None:
+    vm = prepared(world, "lost")
+    power(world, vm, False)
+    run(world, "key-rotate")
+    assert run(world, "key-rotate", "--finish")[0] == 1
+    code, _, err = run(world, "key-rotate", "--finish", "--force")
+    assert code == 0, err
+    power(world, vm, True)
+    assert world.failure(world.prepare, vm)[0] == "KEY_NOT_ACCEPTED"
+    assert world.prepare(vm, 0, PASSWORD)["key_installed"] is True
+
+
+# --- a process that dies -----------------------------------------------------
+
+
+class Died(Exception):
+    pass
+
+
+class Mortal(Session):
+    """Its process ends at its ``last`` writing call: before it is made, or right after."""
+
+    last, after, writes = 0, False, 0
+
+    def call(self, method: str, params: "Tuple[Any, ...]") -> Any:
+        if not method.startswith(("secret.create", "secret.destroy", "pool.add", "pool.remove")):
+            return super().call(method, params)
+        self.writes += 1
+        if self.writes == self.last and not self.after:
+            raise Died()
+        result = super().call(method, params)
+        if self.writes == self.last:
+            raise Died()
+        return result
+
+
+@pytest.fixture
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
+    with Pool(str(tmp_path_factory.mktemp("x")), hosts=1, tcp=False) as made:
+        yield made
+
+
+PAIRS = [secret.KeyPair(*keypair.new_key_pair(1024)) for _ in range(2)]
+
+
+def public_of(private: str) -> str:
+    return keypair.public_line(keypair.load_private_key(private))
+
+
+def begin(session: Session) -> None:
+    rotation.begin(session, session.xenapi.pool.get_all()[0], lambda: PAIRS[1], public_of)
+
+
+def end(session: Session) -> None:
+    rotation.end(session, session.xenapi.pool.get_all()[0])
+
+
+def usable(pool: Pool) -> List[str]:
+    """What a process that starts now logs in with: the pool's key, and the previous one."""
+    conf = Settings()
+    conf = conf._replace(xapi=conf.xapi._replace(socket=pool.coordinator.socket_path))
+    sessions = session_pool(conf)
+    try:
+        facts = sessions.run(lambda session: read_facts(session, pool.coordinator.inventory_path))
+        key = PoolKey(sessions, lambda: facts)
+        found = [key.private(), key.previous()]
+        return [keypair.public_line(one) for one in found if one is not None]
+    finally:
+        sessions.close()
+
+
+def mortal(pool: Pool, last: int = 0, after: bool = False) -> Mortal:
+    session = Mortal.login(pool.coordinator.socket_path, "mortal", 10.0, 10.0)
+    assert isinstance(session, Mortal)
+    session.last, session.after = last, after
+    return session
+
+
+def life(pool: Pool, work: Any, last: int = 0, after: bool = False) -> int:
+    """Work until the end or until death; how many writes it made."""
+    session = mortal(pool, last, after)
+    try:
+        work(session)
+    except Died:
+        pass
+    finally:
+        session.logout()
+    return session.writes
+
+
+def old_pair(pool: Pool) -> None:
+    life(pool, lambda session: secret.key_pair(session, session.xenapi.pool.get_all()[0], {}, lambda: PAIRS[0]))
+    assert usable(pool) == [PAIRS[0].public]
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("last", range(1, 10))
+def test_a_death_at_the_beginning_loses_no_vm(pool: Pool, last: int, after: bool) -> None:
+    """All guests know the old key only."""
+    old_pair(pool)
+    made = life(pool, begin, last, after)
+    assert PAIRS[0].public in usable(pool) and set(usable(pool)) <= {pair.public for pair in PAIRS}
+    # The next one brings it to its end, with the same two keys.
+    life(pool, begin)
+    assert usable(pool) == [PAIRS[1].public, PAIRS[0].public]
+    life(pool, begin)
+    assert usable(pool) == [PAIRS[1].public, PAIRS[0].public]
+    config = pool_config(pool)
+    public = pool.record("secret", pool.uuid_to_ref(config[keys.PUBLIC_SECRET], "secret"))["value"]
+    assert public == PAIRS[1].public
+    life(pool, end)
+    assert usable(pool) == [PAIRS[1].public]
+    assert PAIRS[0].private not in repr(pool.records("secret"))
+    assert made <= last
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("last", range(1, 5))
+def test_a_death_at_the_end_loses_no_vm(pool: Pool, last: int, after: bool) -> None:
+    """All guests know the new key."""
+    old_pair(pool)
+    life(pool, begin)
+    made = life(pool, end, last, after)
+    assert made == last and usable(pool)[0] == PAIRS[1].public
+    life(pool, end)
+    assert usable(pool) == [PAIRS[1].public]
+    config = pool_config(pool)
+    assert keys.PREVIOUS_PRIVATE_SECRET not in config and keys.PREVIOUS_PUBLIC_SECRET not in config
+    assert PAIRS[0].private not in repr(pool.records("secret"))
+
+
+def test_the_only_key_is_never_given_up(pool: Pool) -> None:
+    old_pair(pool)
+    life(pool, begin, 3)
+    session = mortal(pool)
+    try:
+        with pytest.raises(KeyRotationUnfinished):
+            end(session)
+    finally:
+        session.logout()
+    assert usable(pool) == [PAIRS[0].public]
+
+
+def test_two_hosts_at_once_agree(pool: Pool) -> None:
+    """One that looked before the other wrote."""
+    old_pair(pool)
+    life(pool, begin, 6)  # it dies in the moment without a current key
+    life(pool, lambda session: rotation.begin(
+        session, session.xenapi.pool.get_all()[0], lambda: (life(pool, begin), PAIRS[0])[1], public_of))
+    assert usable(pool) == [PAIRS[1].public, PAIRS[0].public]

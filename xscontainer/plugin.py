@@ -12,7 +12,7 @@ import xmlrpc.client
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from xscontainer import eligibility
-from xscontainer.actions import containers, diagnosing, drives, hostkeys, onboarding, registration, rotation
+from xscontainer.actions import containers, creating, diagnosing, drives, hostkeys, onboarding, registration, rotation
 from xscontainer.actions.context import Context
 from xscontainer.errors import (
     ArgumentError,
@@ -50,7 +50,10 @@ PREPARING, ROTATING = 90.0, 600.0
 # s that a disk may take to be made and filled, or read.
 FILLING = 180.0
 
-LONGEST_NAME = 255  # of a container
+# s that a new VM may take: the copy of an image and the guest's own installation.
+CREATING = 700.0
+
+LONGEST_NAME = 255  # of a container, or a new VM
 DATASOURCES = ("configdrive", "nocloud")  # configdrive.image.LAYOUTS, which would load pycdlib here
 LONGEST_SHOWN = 100  # of what a caller gave us, in an error text
 
@@ -87,6 +90,9 @@ VERBS: Dict[str, Verb] = {
                                 ("datasource",), patience=FILLING),
     "get_config_drive_configuration": Verb(drives.get_config_drive_configuration, ("vdiuuid",), STORAGE,
                                            patience=FILLING),
+    "create": Verb(creating.create, ("templateuuid", "name", "sruuid", "networkuuid"), STORAGE,
+                   ("configuration", "imageuuid", "username", "memory", "vcpus", "datasource", "wait"),
+                   patience=CREATING),
     "prepare": Verb(onboarding.prepare, ("vmuuid",), AT_VM, ("passwordsecret", "fingerprint", *onboarding.WISHES),
                     patience=PREPARING),
     "hostkey_show": Verb(hostkeys.hostkey_show, ("vmuuid",), AT_VM, ("address", "port")),
@@ -165,6 +171,9 @@ def _checked(name: str, value: str) -> str:
                             f"not {_shown(value)}.")
     if name in ("finish", "force", "remove") and value not in ("yes", "status"):
         raise ArgumentError(f"The argument '{name}' must be yes, not {_shown(value)}.")
+    if name == "name" and not (value.strip() and value.isprintable() and len(value) <= LONGEST_NAME):
+        raise ArgumentError(f"The argument '{name}' must be 1 to {LONGEST_NAME} printable characters, "
+                            f"not {_shown(value)}.")
     if name == "datasource" and value not in DATASOURCES:
         raise ArgumentError(f"The argument '{name}' must be one of {', '.join(DATASOURCES)}, not {_shown(value)}.")
     return value

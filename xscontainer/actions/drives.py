@@ -12,6 +12,8 @@ from xscontainer.xapi.session import Session
 if TYPE_CHECKING:
     from xscontainer.cloudconfig import HostKey
 
+BASE = "base_template_name"  # in other_config of what was made from a template
+
 # A config drive takes less than 2 MiB; what others made may be larger, what is larger than this is something else.
 LARGEST_DRIVE = 33554432
 DOWNLOAD_SECONDS = 60.0
@@ -26,9 +28,9 @@ def get_config_drive_default(context: Context, templateuuid: str) -> str:
 
 
 def _labels(session: Session, template_uuid: str) -> "List[str]":
-    """A template's own name, and that of the one it was made from."""
+    """A template's own name, and those of the one it was made from."""
     record = session.xenapi.VM.get_record(session.xenapi.VM.get_by_uuid(template_uuid))
-    return [record["name_label"], record.get("reference_label") or ""]
+    return [record["name_label"], record.get("reference_label") or "", record["other_config"].get(BASE, "")]
 
 
 def create_config_drive(context: Context, vmuuid: str, sruuid: str, configuration: str,

@@ -258,6 +258,15 @@ def set_vcpus_max(call: "Call", ref: str, value: int) -> str:
     return ""
 
 
+def set_memory(call: "Call", ref: str, value: int) -> str:
+    """VM.set_memory: all limits but the lowest."""
+    vm = call.pool.db.find("VM", ref)
+    with call.pool.db.lock:
+        for field in ("memory_static_max", "memory_dynamic_max", "memory_dynamic_min", "memory_target"):
+            call.pool.db.set(vm, field, value)
+    return ""
+
+
 def memory_overhead(vcpus: int) -> int:
     """Bytes that a VM with so many VCPUs needs beside its memory."""
     return (10 + vcpus) * 1048576
@@ -298,6 +307,7 @@ HANDLERS = {
     "VM.checkpoint": checkpoint,
     "VM.revert": revert,
     "VM.set_VCPUs_max": set_vcpus_max,
+    "VM.set_memory": set_memory,
     "VM.set_is_a_template": set_is_a_template,
     "VIF.create": create_vif,
 }

@@ -1,0 +1,118 @@
+"""A world whose new VMs boot an image that does what its config drive says."""
+
+import base64
+import contextlib
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any, Dict, List, NamedTuple
+
+import yaml
+
+from tests.drives.guest_side import cloud_init_reads, extract
+from xscontainer.simulator.engines import EmbeddedEngine
+from xscontainer.simulator.guests.base import Guest, own_user
+from xscontainer.simulator.guests.embedded import EmbeddedSSHGuest
+from xscontainer.simulator.guests.hostkey import HostKey, write_private
+from xscontainer.simulator.guests.openssh import OpenSSHGuest
+from xscontainer.simulator.world import World
+
+HOST_KEY_FILE = "/etc/ssh/ssh_host_ed25519_key"
+
+
+class Wanted(NamedTuple):
+    """What a configuration asks of a guest, as far as a login is concerned."""
+
+    hostname: str
+    keys: Dict[str, List[str]]  # of users
+    private: str  # "": a host key of its own
+
+
+def understood(user_data: bytes) -> Wanted:
+    """:param user_data: a cloud-config or an Ignition configuration."""
+    if user_data.startswith(b"#cloud-config\n"):
+        content = yaml.safe_load(user_data.decode())
+        users = [user for user in content.get("users", []) if isinstance(user, dict)]
+        return Wanted(content["hostname"], {user["name"]: user.get("ssh_authorized_keys", []) for user in users},
+                      content.get("ssh_keys", {}).get("ed25519_private", ""))
+    content = json.loads(user_data.decode())
+    users = content["passwd"]["users"]
+    files = {file["path"]: _data(file["contents"]["source"]) for file in content["storage"]["files"]}
+    return Wanted(files["/etc/hostname"].decode(), {user["name"]: user["sshAuthorizedKeys"] for user in users},
+                  files.get(HOST_KEY_FILE, b"").decode())
+
+
+def _data(url: str) -> bytes:
+    head, _, body = url.partition(",")
+    return base64.b64decode(body) if head.endswith(";base64") else body.encode()
+
+
+class Cloud(World):
+    """See the module.
+
+    :param real: guests are real sshds, which know no other user than the one who runs this; else they know all.
+    """
+
+    def __init__(self, directory: str, real: bool = False) -> None:
+        with contextlib.closing(socket.socket()) as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.real = real
+        self.user = own_user() if real else "core"
+        self.socket = os.path.join(directory, "e", "d")
+        super().__init__(directory, hosts=2, daemons=False,
+                         settings={"ssh": {"port": self.port, "user": self.user}, "engine": {"socket": self.socket}})
+        self._more = contextlib.ExitStack()
+        self.booted: Dict[str, Guest] = {}
+        self.wanted: Dict[str, Wanted] = {}
+        self.boot_fails = False
+        self._boots = 0
+
+    def __enter__(self) -> "Cloud":
+        super().__enter__()
+        self.storage = self.pool.add_storage()
+        self.network = self.pool.create_network("guests")
+        self.pool.on_power(self._boot)
+        self.start_daemons()
+        return self
+
+    def close(self) -> None:
+        super().close()
+        self._more.close()
+
+    def uuid(self, kind: str, ref: str) -> str:
+        return str(self.pool.record(kind, ref)["uuid"])
+
+    def disks(self, vm: str) -> List[Dict[str, Any]]:
+        """The drives of a VM by position."""
+        found = [record for record in self.pool.records("VBD").values() if record["VM"] == vm]
+        return sorted(found, key=lambda record: str(record["userdevice"]))
+
+    def _boot(self, vm: str, event: str) -> None:
+        """In the thread of the operation, as an image's first boot."""
+        if event != "start" or self.boot_fails:
+            return
+        for drive in self.disks(vm):
+            if drive["other_config"].get("config-drive") == "True":
+                self._first_boot(vm, Path(self.pool.disk_path(drive["VDI"])))
+
+    def _first_boot(self, vm: str, drive: Path) -> None:
+        self._boots += 1
+        name = f"b{self._boots}"
+        user_data = cloud_init_reads(extract(drive, Path(self.directory) / (name + "x"))).user_data
+        wanted = self.wanted[vm] = understood(user_data)
+        kind = OpenSSHGuest if self.real else EmbeddedSSHGuest
+        guest: Guest = kind(os.path.join(self.directory, name), port=self.port, engine_socket=self.socket)
+        self._more.callback(guest.close)
+        guest.user = self.user
+        if wanted.private:
+            guest._host_key = HostKey("ssh-ed25519", "", wanted.private.encode())
+            write_private(guest.host_key_path, wanted.private.encode())
+        for line in wanted.keys.get(self.user, []):
+            guest.authorize(line)
+        engine = self._more.enter_context(EmbeddedEngine(os.path.dirname(self.socket), self.socket))
+        engine.run("hello")
+        guest.start()
+        self.booted[vm] = guest
+        self.pool.set_networks(vm, {"0/ip": guest.address})

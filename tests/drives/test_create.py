@@ -1,0 +1,171 @@
+"""From a template to a VM whose containers are shown, in one call."""
+
+import json
+from pathlib import Path
+from typing import Any, Dict, Iterator
+
+import pytest
+
+from tests.drives.cloud import Cloud
+from tests.need import need, need_program
+from tests.system.conftest import _leaves_nothing_behind  # noqa: F401 - one world serves several tests
+from xscontainer import keys
+from xscontainer.errors import XapiError
+from xscontainer.simulator.guests.base import own_user
+from xscontainer.simulator.guests.openssh import OpenSSHGuest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+GIB = 1 << 30
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture(scope="module", params=["embedded", "openssh"])
+def cloud(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    real = request.param == "openssh"
+    if real:
+        need(not OpenSSHGuest.missing(), OpenSSHGuest.missing())
+    need_program("cloud-init")
+    with Cloud(str(tmp_path_factory.mktemp("c")), real) as world:
+        world.pool.step_delay = 0.0
+        world.templates = templates(world, tmp_path_factory.mktemp("t"))  # type: ignore[attr-defined]
+        yield world
+
+
+def templates(world: Cloud, directory: Path) -> Dict[str, str]:
+    """Ours, as a host makes them of our files and its own bases."""
+    for source in (ROOT / "tests" / "data" / "vm-templates", ROOT / "guest-config" / "templates"):
+        for file in source.glob("*.json"):
+            (directory / file.name).write_bytes(file.read_bytes())
+    return world.pool.add_templates_from(str(directory))
+
+
+@pytest.fixture(autouse=True)
+def emptied(cloud: Cloud) -> Iterator[None]:
+    yield
+    cloud.pool.faults.clear()
+    cloud.boot_fails = False
+    with cloud.session() as session:
+        for ref, record in cloud.pool.records("VM").items():
+            if not record["is_a_template"] and not record["is_control_domain"]:
+                if record["power_state"] != "Halted":
+                    session.xenapi.VM.hard_shutdown(ref)
+                session.xenapi.VM.destroy(ref)
+        for ref in cloud.pool.records("VDI"):
+            session.xenapi.VDI.destroy(ref)
+    cloud._more.close()
+    cloud.booted.clear()
+
+
+def create(cloud: Cloud, template: str, **more: str) -> Dict[str, Any]:
+    arguments = {
+        "templateuuid": cloud.uuid("VM", cloud.templates[template]), "name": "Web 1",  # type: ignore[attr-defined]
+        "sruuid": cloud.uuid("SR", cloud.storage["Shared storage"]),
+        "networkuuid": cloud.uuid("network", cloud.network), "username": cloud.user, "wait": "30"}
+    if cloud.real and "configuration" not in more:
+        default = cloud.call(0, "get_config_drive_default", templateuuid=arguments["templateuuid"])[4:]
+        more["configuration"] = default.replace("name: core", f"name: {own_user()}").replace(
+            '"name": "core"', f'"name": "{own_user()}"')
+    answer = cloud.call(1, "create", **dict(arguments, **more))
+    assert answer.startswith("True")
+    return dict(json.loads(answer[4:]))
+
+
+def left(cloud: Cloud) -> Any:
+    """What a failure must not change."""
+    vms = [ref for ref, record in cloud.pool.records("VM").items() if not record["is_a_template"]]
+    return [sorted(found) for found in (vms, cloud.pool.records("VDI"), cloud.pool.records("VBD"),
+                                        cloud.pool.records("VIF"))]
+
+
+@pytest.mark.parametrize("template", ["CoreOS", "Fedora CoreOS", "Docker on Debian", "Docker on Ubuntu"])
+def test_one_call_from_a_template_to_a_list(cloud: Cloud, template: str) -> None:
+    made = create(cloud, template)
+    ref = cloud.pool.uuid_to_ref(made["vm"])
+    config = cloud.pool.other_config(ref)
+    assert made["published"] and "hello" in config[keys.PS] and config[keys.MONITOR] == "True"
+    # It trusted no guess: the guest shows the key that was pinned before it first ran.
+    assert config[keys.HOST_KEY] == made["host_key"] != ""
+    assert cloud.wanted[ref].private and cloud.wanted[ref].hostname == "web-1"
+    record = cloud.pool.vm(ref)
+    assert (record["name_label"], record["power_state"], record["is_a_template"]) == ("Web 1", "Running", False)
+    system, drive = cloud.disks(ref)
+    assert (system["userdevice"], system["bootable"], system["mode"]) == ("0", True, "RW")
+    assert cloud.uuid("VDI", drive["VDI"]) == made["config_drive"]
+    interface, = cloud.pool.records("VIF").values()
+    assert interface["network"] == cloud.network and interface["VM"] == ref
+    tasks = [task for task in cloud.pool.records("task").values() if task["name_label"] == "Creating Web 1"]
+    assert tasks and all(task["status"] == "success" and task["progress"] == 1.0 for task in tasks)
+
+
+@pytest.mark.parametrize("sr", ["Shared storage", "Local storage on host1"])
+def test_an_image_takes_the_place_of_the_empty_disk(cloud: Cloud, sr: str) -> None:
+    image = cloud.pool.create_disk(cloud.storage[sr], b"a system", 2 * GIB, name="debian.raw")
+    made = create(cloud, "Docker on Debian", imageuuid=cloud.uuid("VDI", image), memory=str(3 * GIB), vcpus="4")
+    ref = cloud.pool.uuid_to_ref(made["vm"])
+    system = cloud.disks(ref)[0]
+    assert system["bootable"] and system["VDI"] != image
+    disk = cloud.pool.record("VDI", system["VDI"])
+    assert disk["SR"] == cloud.storage["Shared storage"] and disk["virtual_size"] == 20 * GIB
+    with open(cloud.pool.disk_path(system["VDI"]), "rb") as stream:
+        assert stream.read(8) == b"a system"
+    assert image in cloud.pool.records("VDI")
+    record = cloud.pool.vm(ref)
+    assert (record["memory_static_max"], record["VCPUs_max"], record["VCPUs_at_startup"]) == (3 * GIB, 4, 4)
+
+
+def test_a_guest_that_needs_longer_is_no_failure(cloud: Cloud) -> None:
+    cloud.boot_fails = True
+    made = create(cloud, "Docker on Debian", wait="1")
+    assert made["published"] is False
+    assert cloud.pool.vm(cloud.pool.uuid_to_ref(made["vm"]))["power_state"] == "Running"
+
+
+@pytest.mark.parametrize("step", [
+    "VM.clone", "VM.provision", "VIF.create", "VM.set_memory", "VDI.create", "PUT /import_raw_vdi",
+    "VBD.create", "VM.start", "VDI.clone", "VDI.resize",
+])
+def test_a_failure_leaves_nothing(cloud: Cloud, step: str) -> None:
+    image = cloud.pool.create_disk(cloud.storage["Shared storage"], b"a system", 2 * GIB)
+    before = left(cloud)
+    cloud.pool.faults(step, "fail", times=1, description=["SR_BACKEND_FAILURE_46", "", "no", ""])
+    with pytest.raises(XapiError) as caught:
+        create(cloud, "Docker on Debian", imageuuid=cloud.uuid("VDI", image), memory=str(3 * GIB))
+    assert caught.value.details[0] == "SR_BACKEND_FAILURE_46"
+    assert left(cloud) == before
+    assert not [task for task in cloud.pool.records("task").values() if task["status"] == "pending"]
+
+
+@pytest.mark.parametrize("wrong", [
+    {"name": ""}, {"name": "a\nb"}, {"name": "x" * 256}, {"memory": "lots"}, {"vcpus": "-1"}, {"vcpus": "65"},
+    {"wait": "100000"}, {"username": "a b"}, {"datasource": "ec2"}, {"configuration": " %BR% "},
+    {"sruuid": "00000000-0000-0000-0000-000000000000"}, {"imageuuid": "nonsense"},
+], ids=lambda wrong: "{}={}".format(*next(iter(wrong.items())))[:20])
+def test_what_cannot_be_made_is_refused(cloud: Cloud, wrong: Dict[str, str]) -> None:
+    before = left(cloud)
+    with pytest.raises(XapiError) as caught:
+        create(cloud, "Docker on Debian", **wrong)
+    assert caught.value.details[0] in ("ARGUMENT_INVALID", "OBJECT_GONE")
+    assert left(cloud) == before
+
+
+def test_only_a_template_makes_a_vm(cloud: Cloud) -> None:
+    vm = cloud.pool.create_vm("no template", power_state="Halted")
+    with pytest.raises(XapiError) as caught:
+        create(cloud, "Docker on Debian", templateuuid=cloud.uuid("VM", vm))
+    assert caught.value.details[0] == "ARGUMENT_INVALID"
+
+
+def test_a_template_of_the_pools_own_is_cloned_with_its_disk(cloud: Cloud) -> None:
+    base = cloud.pool.create_vm("Our Debian", template=True, power_state="Halted")
+    cloud.pool.add_drive(base, cloud.pool.create_disk(cloud.storage["Local storage on host1"], b"ours"), userdevice="0")
+    cloud.templates["Our Debian"] = base  # type: ignore[attr-defined]
+    made = create(cloud, "Our Debian")
+    system, drive = cloud.disks(cloud.pool.uuid_to_ref(made["vm"]))
+    disk = cloud.pool.record("VDI", system["VDI"])
+    assert disk["SR"] == cloud.storage["Shared storage"]
+    assert cloud.uuid("VDI", drive["VDI"]) == made["config_drive"]
+    with open(cloud.pool.disk_path(system["VDI"]), "rb") as stream:
+        assert stream.read(4) == b"ours"
+    assert made["published"]
+    with cloud.session() as session:
+        session.xenapi.VM.destroy(base)

@@ -1,0 +1,50 @@
+"""Calls that XAPI may take minutes for, as tasks: no answer is waited for longer than the rest of us can wait."""
+
+import contextlib
+import re
+import time
+from typing import Any, Callable
+
+from xscontainer.errors import XapiError, XapiUnavailable
+from xscontainer.xapi.session import Session, failure
+
+# Between two looks at the task, seconds.
+LOOK_FIRST, LOOK_MOST = 0.01, 0.5
+
+_RESULT = re.compile(r"<value>(?:<string>)?([^<]*)(?:</string>)?</value>\Z")
+
+
+def run(session: Session, method: str, *arguments: Any, until: float,
+        progress: "Callable[[float], None]" = lambda fraction: None) -> str:
+    """The result of an API call, which must be a text (a ref, for instance) or nothing.
+
+    :param method: "VM.start" and the like. :param until: deadline, by time.monotonic().
+    :raises XapiUnavailable: it did not end in time; it is called off. XapiError: it failed.
+    """
+    cls, name = method.split(".")
+    task = getattr(getattr(session.xenapi.Async, cls), name)(*arguments)
+    try:
+        _wait(session, task, method, until, progress)
+        found = _RESULT.match(session.xenapi.task.get_result(task) or "<value></value>")
+        return found.group(1) if found else ""
+    finally:
+        with contextlib.suppress(XapiError):
+            session.xenapi.task.destroy(task)
+
+
+def _wait(session: Session, task: str, method: str, until: float, progress: "Callable[[float], None]") -> None:
+    pause = LOOK_FIRST
+    while True:
+        status = session.xenapi.task.get_status(task)
+        if status == "success":
+            return
+        if status != "pending":
+            details = session.xenapi.task.get_error_info(task)
+            raise failure([str(detail) for detail in details] or [f"TASK_{status.upper()}"], method)
+        if time.monotonic() > until:
+            with contextlib.suppress(XapiError):
+                session.xenapi.task.cancel(task)
+            raise XapiUnavailable(f"XAPI did not end {method} in time.")
+        progress(float(session.xenapi.task.get_progress(task)))
+        time.sleep(pause)
+        pause = min(pause * 2, LOOK_MOST)

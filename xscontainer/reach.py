@@ -17,7 +17,7 @@ DOCKER, PODMAN = "docker", "podman"
 # A user name is only ever sent as the name to log in with, a socket path also stands in
 # the command of a fallback: nothing a shell would read as more than one word.
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}\$?\Z")
-_SOCKET = re.compile(r"/[A-Za-z0-9._/@:+-]{1,100}\Z")
+_SOCKET = re.compile(r"(/|npipe:////\./pipe/)[A-Za-z0-9._/@:+-]{1,100}\Z")
 _PORT = re.compile(r"[0-9]{1,5}\Z")
 _NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
                    r"(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*\Z")
@@ -69,7 +69,7 @@ class Reach(NamedTuple):
             raise _unusable(keys.USERNAME, user, "a user name")
         socket = other_config.get(keys.ENGINE_SOCKET) or ""
         if socket and (not _SOCKET.match(socket) or "/../" in f"{socket}/"):
-            raise _unusable(keys.ENGINE_SOCKET, socket, "an absolute path of a socket")
+            raise _unusable(keys.ENGINE_SOCKET, socket, "an absolute path of a socket, or a pipe: npipe:////./pipe/NAME")
         engine = other_config.get(keys.ENGINE) or ""
         if engine not in ("", DOCKER, PODMAN):
             raise _unusable(keys.ENGINE, engine, f"{DOCKER} or {PODMAN}")

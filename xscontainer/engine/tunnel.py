@@ -41,16 +41,22 @@ DEFAULT_PATHS = ("/var/run/docker.sock", "/run/docker.sock")
 STAND_IN_SECONDS = 10.0  # for one program to prove that it reaches the engine
 MOST_OUTPUT = 4096
 
-_PATH = re.compile(r"/[A-Za-z0-9._/@:+-]{1,100}\Z")
-_REFUSED = re.compile(r"refused|cannot connect|no such file|is the docker daemon running", re.IGNORECASE)
-_DENIED = re.compile(r"permission denied", re.IGNORECASE)
+# What Windows has instead of sockets; sshd there opens no channel to one.
+PIPE = "npipe:////./pipe/"
+DEFAULT_PIPE = PIPE + "docker_engine"
+
+_PATH = re.compile(r"(/|npipe:////\./pipe/)[A-Za-z0-9._/@:+-]{1,100}\Z")
+_REFUSED = re.compile(r"refused|cannot connect|no such file|is the docker daemon running|docker daemon is not running"
+                      r"|cannot find the file", re.IGNORECASE)
+_DENIED = re.compile(r"permission denied|access is denied", re.IGNORECASE)
 _NOT_FOUND = (126, 127)
 
 
 def check_path(path: str) -> str:
     """``path`` if it may name an engine's socket: it becomes part of commands in the guest.
 
-    :raises ArgumentError: it is not absolute, too long, or has other characters than [A-Za-z0-9._/@:+-].
+    :raises ArgumentError: it is neither absolute nor a named pipe of Windows, too long, or has other characters than
+        [A-Za-z0-9._/@:+-].
     """
     if not _PATH.match(path):
         raise ArgumentError(f"{failures.words(path)} is no path of an engine's socket.")
@@ -129,7 +135,9 @@ class Tunnel:
         refusals: List[Tuple[str, str]] = []  # (path, sshd's words)
         for path in self._paths(deadline):
             refused = ""
-            if self.method in ("", DIRECT) or (self._places.several and not self._settled.believed):
+            if path.startswith(PIPE):
+                refused = "it is a named pipe"
+            elif self.method in ("", DIRECT) or (self._places.several and not self._settled.believed):
                 try:
                     return self._found(path, DIRECT, self._direct(path, deadline, on_close))
                 except paramiko.ChannelException as error:
@@ -203,7 +211,11 @@ class Tunnel:
                   on_close: Callable[[], None]) -> Tuple[Optional[ChannelStream], Output]:
         """Run a program that joins its standard streams to the socket, and see an HTTP answer come through it."""
         command = dict(STAND_INS)[method] % path
-        if method == "dial-stdio" and path in DEFAULT_PATHS:
+        if path.startswith(PIPE):
+            if method != "dial-stdio":
+                return None, Output(-1, "it knows no named pipes")
+            command = f"docker -H {path} system dial-stdio"
+        if method == "dial-stdio" and path in DEFAULT_PATHS + (DEFAULT_PIPE,):
             command = "docker system dial-stdio"
         if method == "socat" and ":" in path:
             return None, Output(-1, "the path has a colon")
@@ -244,6 +256,8 @@ class Tunnel:
 
     def _judge_socket(self, path: str, deadline: float) -> None:
         """Name the cause if the guest can tell: no such socket, or not for this user. Else just return."""
+        if path.startswith(PIPE):
+            return
         listed = self._run("env LC_ALL=C ls -ldnL " + path, deadline)
         named = listed.status not in _NOT_FOUND and path in listed.text
         if named and "No such file" in listed.text:
@@ -265,7 +279,7 @@ class Tunnel:
         if any(_REFUSED.search(text) for text in ran):
             raise EngineStopped(f"Nobody listens on {path} in the VM.")
         name = path.rsplit("/", 1)[1]
-        if self._run("grep -c -F -e " + name + " /proc/net/unix", deadline).text == "0":
+        if not path.startswith(PIPE) and self._run("grep -c -F -e " + name + " /proc/net/unix", deadline).text == "0":
             raise EngineStopped(f"Nobody listens on {path} in the VM.")
 
 

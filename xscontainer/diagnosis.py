@@ -19,8 +19,8 @@ MOST_DOCUMENT = 65536
 # What is looked at, in this order; what stands behind a failed step was not looked at.
 _FIRST = ("vm", "power", "settings", "address")
 _LAST = ("engine", "containers", "registered", "published")
-OVER_SSH = _FIRST + ("key", "tcp", "ssh", "hostkey", "login", "socket") + _LAST
-OVER_TLS = _FIRST + ("certificates", "tcp", "tls", "login") + _LAST
+OVER_SSH: Tuple[str, ...] = _FIRST + ("key", "tcp", "ssh", "hostkey", "login", "socket") + _LAST
+OVER_TLS: Tuple[str, ...] = _FIRST + ("certificates", "tcp", "tls", "login") + _LAST
 
 
 class Step(NamedTuple):
@@ -52,8 +52,9 @@ class Diagnosis(NamedTuple):
     def from_json(cls, text: str) -> "Diagnosis":
         """:raises ValueError: it is none."""
         try:
-            found = json.loads(text) if len(text) <= MOST_DOCUMENT else None
-            facts = dict(found)
+            if len(text) > MOST_DOCUMENT:
+                raise ValueError("it is too long")
+            facts = dict(json.loads(text))
             code, message, what_next = (clean_text(facts.pop(name), MOST_MESSAGE)
                                         for name in ("code", "message", "next"))
             steps = tuple(Step(clean_text(step["step"], 32), step["ok"] is True, _line(step["detail"]), int(step["ms"]))
@@ -75,7 +76,7 @@ class Trace:
         self._clock = clock
         self._began = self._looked = clock()
         self.deadline = self._began + seconds
-        self.ladder = OVER_SSH
+        self.ladder: Tuple[str, ...] = OVER_SSH
         self.steps: List[Step] = []
         self.facts: Dict[str, Any] = {}
 

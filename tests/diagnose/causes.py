@@ -1,4 +1,4 @@
-"""The ways in which a VM is broken: each is set up for real, and has a cause of its own. The README's table is theirs."""
+"""The ways in which a VM is broken: each is set up for real, and has a cause of its own. The README has them all."""
 
 import contextlib
 import functools
@@ -68,6 +68,15 @@ def on_socket(make: Any, stack: contextlib.ExitStack, serve: Any) -> Scene:
 def asleep(peer: socket.socket) -> None:
     while peer.recv(65536):
         pass
+
+
+def saying(what: bytes, wait: bool = True) -> Serve:
+    """Says this, and hangs up. :param wait: for something to answer to."""
+    def serve(peer: socket.socket) -> None:
+        if wait:
+            peer.recv(1000)
+        peer.sendall(what)
+    return serve
 
 
 # --- the VM ------------------------------------------------------------------
@@ -164,7 +173,7 @@ def _hangs_up(make: Any, _stack: Any) -> Scene:
 
 @cause("GUEST_NOT_SSH", "ssh", "another server has the port", "HTTP/1.1 400")
 def _http(make: Any, stack: contextlib.ExitStack) -> Scene:
-    return serving(make(), stack, lambda peer: peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n\x1b[2J"))
+    return serving(make(), stack, saying(b"HTTP/1.1 400 Bad Request\r\n\r\n\x1b[2J", wait=False))
 
 
 # --- SSH ---------------------------------------------------------------------
@@ -178,7 +187,7 @@ def _strange_algorithms(make: Any, _stack: Any) -> Scene:
 
 @cause("SSH_INCOMPATIBLE", "ssh", words="1.5")
 def _old_protocol(make: Any, stack: contextlib.ExitStack) -> Scene:
-    return serving(make(), stack, lambda peer: (peer.sendall(b"SSH-1.5-old\r\n"), asleep(peer)))
+    return serving(make(), stack, saying(b"SSH-1.5-old\r\n", wait=False))
 
 
 @cause("HOST_KEY_CHANGED", "hostkey", "it shows another host key than the pinned one: reinstalled, or not the VM")
@@ -290,7 +299,7 @@ def _hanging_list(make: Any, stack: contextlib.ExitStack) -> Scene:
 
 @cause("ENGINE_GARBAGE", "engine", "what listens on the socket is no container engine", "")
 def _no_engine(make: Any, stack: contextlib.ExitStack) -> Scene:
-    return on_socket(make, stack, lambda peer: (peer.recv(1), peer.sendall(b"220 mail.example \x1b]0;x\x07 ESMTP\r\n")))
+    return on_socket(make, stack, saying(b"220 mail.example \x1b]0;x\x07 ESMTP\r\n"))
 
 
 @cause("ENGINE_GARBAGE", "containers")
@@ -379,8 +388,7 @@ def _silent_port(make: Any, stack: contextlib.ExitStack) -> Scene:
 
 @cause("TLS_PROTOCOL", "tls", "what answers at the engine's port speaks no TLS")
 def _plain_http(make: Any, stack: contextlib.ExitStack) -> Scene:
-    return over_tls(make(), stack, lambda peer: (peer.recv(1000), peer.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")),
-                    raw=True)
+    return over_tls(make(), stack, saying(b"HTTP/1.0 400 Bad Request\r\n\r\n"), raw=True)
 
 
 @cause("TLS_CERTIFICATE_INVALID", "tls", "the engine's certificate has ended, is of another CA, or made out to another "
@@ -403,7 +411,7 @@ def _stranger(make: Any, stack: contextlib.ExitStack) -> Scene:
 
 @cause("ENGINE_GARBAGE", "engine")
 def _no_engine_over_tls(make: Any, stack: contextlib.ExitStack) -> Scene:
-    return over_tls(make(), stack, lambda sock: (sock.recv(1000), sock.sendall(b"220 mail.example ESMTP\r\n")))
+    return over_tls(make(), stack, saying(b"220 mail.example ESMTP\r\n"))
 
 
 @cause("ENGINE_TIMEOUT", "containers")

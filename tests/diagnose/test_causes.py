@@ -145,5 +145,8 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
-# Those that other tests set up.
-MORE = [Cause("GUEST_NO_ROUTE", "the network says that there is no way, or a firewall does", "", "", lambda: None)]
+def _elsewhere(*_: Any) -> Scene:
+    raise AssertionError("this one has a test of its own")
+
+
+MORE = [Cause("GUEST_NO_ROUTE", "the network says that there is no way, or a firewall does", "tcp", "", _elsewhere)]

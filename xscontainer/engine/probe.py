@@ -1,8 +1,9 @@
 """The way to an engine, walked once and told stage by stage: by what the product itself connects with."""
 
 import contextlib
+import functools
 import time
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence
 
 from xscontainer.diagnosis import OVER_TLS, Trace
 from xscontainer.engine import hostkeys, ssh
@@ -78,49 +79,51 @@ def over_ssh(target: ssh.Target, private_key: "paramiko.PKey", ssh_settings: SSH
         connect_timeout=min(CONNECTING, ssh_settings.connect_timeout),
         banner_timeout=min(GREETING, ssh_settings.banner_timeout),
         auth_timeout=min(LOGGING_IN, ssh_settings.auth_timeout))
+    dial = functools.partial(ssh.connect, ssh=hurried, engine=engine_settings)
     try:
-        return ssh.connect(target, private_key, hurried, engine_settings, lambda key, _: shown.append(key), tell,
-                           trace.deadline)
+        return dial(target, private_key, on_host_key=lambda key, _: shown.append(key), on_stage=tell,
+                    deadline=trace.deadline)
     except HostKeyChanged as error:
         trace.facts.update(fingerprint=error.shown, pinned_fingerprint=error.pinned)
         raise
     except KeyNotAccepted as error:
         trace.facts["public_key"] = f"{private_key.get_name()} {private_key.get_base64()}"
-        if type(error) is KeyNotAccepted:
-            pinned = target._replace(addresses=(str(trace.facts["address"]),), host_key=(shown + [target.host_key])[0])
-            if previous is not None:
-                with contextlib.suppress(KeyNotAccepted):
-                    connection = ssh.connect(pinned, previous, hurried, engine_settings, deadline=trace.deadline)
-                    trace.done(ssh.LOGIN, f"{target.user}, with the pool's previous key")
-                    return connection
-            _try_others(pinned, private_key, (hurried, engine_settings), ssh_settings.user, trace, error)
-        raise
+        if type(error) is not KeyNotAccepted:
+            raise
+        # Whoever answers from here on must be the one that has refused us.
+        target = target._replace(addresses=(str(trace.facts["address"]),), host_key=(shown + [target.host_key])[0])
+        if previous is not None:
+            with contextlib.suppress(KeyNotAccepted):
+                connection = dial(target, previous, deadline=trace.deadline)
+                trace.done(ssh.LOGIN, f"{target.user}, with the pool's previous key")
+                return connection
+        others = [user for user in dict.fromkeys((ssh_settings.user,) + USUAL_USERS) if user != target.user]
+        raise _explained(error, target, others[:MOST_USERS], lambda other, deadline: dial(
+            other, private_key, deadline=deadline).close(), trace) from error
 
 
-def _try_others(target: ssh.Target, private_key: "paramiko.PKey", settings: Any, usual: str, trace: Trace,
-                refused: KeyNotAccepted) -> None:
+def _explained(refused: KeyNotAccepted, target: ssh.Target, others: Sequence[str],
+               enter: "Callable[[ssh.Target, float], None]", trace: Trace) -> KeyNotAccepted:
     """sshd does not tell an unknown user from one without our key. Another who may log in tells.
 
-    :raises UserWrong: there is one.
+    :param enter: logs in there before a deadline, and out again.
     """
-    others = [user for user in dict.fromkeys((usual,) + USUAL_USERS) if user != target.user]
-    for user in others[:MOST_USERS]:
-        deadline = time.monotonic() + min(ANOTHER, trace.left() - ANSWERING / 2)
+    for user in others:
         try:
-            ssh.connect(target._replace(user=user), private_key, *settings, deadline=deadline).close()
+            enter(target._replace(user=user), time.monotonic() + min(ANOTHER, trace.left()))
         except KeyNotAccepted:
             continue
         except XSContainerError:
             break  # sshd has had enough of us
         trace.facts["other_user"] = user
-        raise UserWrong(f"The user {target.user} cannot log in with the pool's key, but {user} can.",
-                        f"Set xscontainer-username in the VM's other_config to {user}, or add the pool's public key "
-                        f"to the authorized_keys of {target.user} in the VM.") from refused
+        return UserWrong(f"The user {target.user} cannot log in with the pool's key, but {user} can.",
+                         f"Set xscontainer-username in the VM's other_config to {user}, or add the pool's public key "
+                         f"to the authorized_keys of {target.user} in the VM.")
     root = " For root, PermitRootLogin in the VM's sshd_config must not be no." if target.user == "root" else ""
-    raise KeyNotAccepted(
+    return KeyNotAccepted(
         f"The user {target.user} at {target.addresses[0]} port {target.port} cannot log in with the pool's key: there "
         "is no such user, or the key is not in its authorized_keys, or it may not log in at all.",
-        f"{refused.hint}{root} The log of sshd in the VM says which it is.") from refused
+        f"{refused.hint}{root} The log of sshd in the VM says which it is.")
 
 
 def over_tls(target: "tls.Target", credentials: "tls.Credentials", ssh_settings: SSHSettings,

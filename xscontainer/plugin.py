@@ -45,7 +45,7 @@ HOPS = "xscontainer-hops"
 STOPPING = 60.0
 
 # s that a guest may take to be prepared, and that all guests of the pool may take to get a new key.
-PREPARING, ROTATING = 90.0, 600.0
+PREPARING, ROTATING = 390.0, 600.0
 
 # s that a disk may take to be made and filled, or read.
 FILLING = 180.0
@@ -93,8 +93,8 @@ VERBS: Dict[str, Verb] = {
     "create": Verb(creating.create, ("templateuuid", "name", "sruuid", "networkuuid"), STORAGE,
                    ("configuration", "imageuuid", "username", "memory", "vcpus", "datasource", "wait"),
                    patience=CREATING),
-    "prepare": Verb(onboarding.prepare, ("vmuuid",), AT_VM, ("passwordsecret", "fingerprint", *onboarding.WISHES),
-                    patience=PREPARING),
+    "prepare": Verb(onboarding.prepare, ("vmuuid",), AT_VM,
+                    ("passwordsecret", "fingerprint", "wait", *onboarding.WISHES), patience=PREPARING),
     "hostkey_show": Verb(hostkeys.hostkey_show, ("vmuuid",), AT_VM, ("address", "port")),
     "hostkey_accept": Verb(hostkeys.hostkey_accept, ("vmuuid", "fingerprint"), AT_VM),
     "key_rotate": Verb(rotation.key_rotate, (), ANYWHERE, ("finish", "force"), patience=ROTATING),

@@ -263,7 +263,8 @@ def test_the_password_is_seen_by_nobody(world: Fresh, way: str) -> None:
     assert files_with(MARKED, world.directory, "/dev/shm", "/run") == []
 
 
-def test_without_a_daemon_it_is_prepared_and_not_listed(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_without_a_daemon_it_is_prepared_and_not_listed(world: Fresh, tmp_path_factory: pytest.TempPathFactory) -> None:
+    del world  # it has to end after this
     with Fresh(str(tmp_path_factory.mktemp("w")) + "/w", daemons=False, hosts=1) as alone:
         vm = alone.add(host=0)
         code, out, err = with_password(alone, "prepare", vm.uuid, "-u", USER, "--yes")

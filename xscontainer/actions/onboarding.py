@@ -1,6 +1,7 @@
 """Preparing a VM: from one that only its owner can log in to, to one whose containers are managed."""
 
 import json
+import re
 import time
 from typing import TYPE_CHECKING, Any, Callable, Dict, NamedTuple, Optional
 
@@ -8,7 +9,15 @@ from xscontainer import keys
 from xscontainer.actions import DONE, registration
 from xscontainer.actions.context import Context
 from xscontainer.actions.hostkeys import CHANGED_HINT, compare, greet, pin_of, running_here
-from xscontainer.errors import EngineForbidden, HostKeyChanged, HostKeyUnconfirmed, KeyInstallFailed, KeyNotAccepted
+from xscontainer.errors import (
+    ArgumentError,
+    ConnectError,
+    EngineForbidden,
+    HostKeyChanged,
+    HostKeyUnconfirmed,
+    KeyInstallFailed,
+    KeyNotAccepted,
+)
 from xscontainer.reach import SSH, TLS, Reach
 from xscontainer.vmrecord import VMRecord
 from xscontainer.xapi import secret, task
@@ -22,6 +31,8 @@ if TYPE_CHECKING:
 # s in which the monitor has to publish the first list.
 PUBLISHED_WITHIN = 20.0
 LOOK = 0.05  # s between two looks for it
+MOST_WAIT = 300  # s; plugin.PREPARING is longer
+PAUSE = 2.0  # s between two tries to reach an engine that is being set up
 
 _TLS_SECRETS = {"cacertsecret": keys.TLS_CA_CERT, "clientcertsecret": keys.TLS_CLIENT_CERT,
                 "clientkeysecret": keys.TLS_CLIENT_KEY}
@@ -40,8 +51,11 @@ class Found(NamedTuple):
     key_installed: bool
 
 
-def prepare(context: Context, vmuuid: str, passwordsecret: str = "", fingerprint: str = "", **wishes: str) -> str:
+def prepare(context: Context, vmuuid: str, passwordsecret: str = "", fingerprint: str = "", wait: str = "",
+            **wishes: str) -> str:
     """See :func:`prepared`; with the password in a XAPI secret, which is destroyed before anything else."""
+    if not re.match(r"[0-9]{0,3}\Z", wait) or int(wait or 0) > MOST_WAIT:
+        raise ArgumentError(f"The argument 'wait' must be seconds, 0 to {MOST_WAIT}.")
     vm = running_here(context, vmuuid)
     log_in: Optional[LogIn] = None
     if passwordsecret:
@@ -50,11 +64,11 @@ def prepare(context: Context, vmuuid: str, passwordsecret: str = "", fingerprint
         def log_in(guest: "Guest", user: str) -> None:
             guest.by_password(user, password)
 
-    return DONE + json.dumps(prepared(context, vm, wishes, fingerprint, log_in))
+    return DONE + json.dumps(prepared(context, vm, wishes, fingerprint, log_in, float(wait or 0)))
 
 
 def prepared(context: Context, vm: VMRecord, wishes: "Dict[str, str]", fingerprint: str,
-             log_in: Optional[LogIn]) -> "Dict[str, Any]":
+             log_in: Optional[LogIn], wait: float = 0.0) -> "Dict[str, Any]":
     """Make the VM's engine reachable, see that it is, register the VM and wait for its first list.
 
     What is so already stays untouched; what does not work is not written.
@@ -62,6 +76,7 @@ def prepared(context: Context, vm: VMRecord, wishes: "Dict[str, str]", fingerpri
     :param wishes: by WISHES; "" or absent: as it is.
     :param fingerprint: of the host key that a person confirmed; "" if nobody did.
     :param log_in: how to log in where the pool's key is not accepted yet; None: not at all.
+    :param wait: seconds that an engine may take to answer over TLS: somebody is setting it up.
     """
     vm = context.sessions.run(lambda session: xapi_vm.adopt(session, vm))
     label = {task.VM: vm.uuid}
@@ -75,7 +90,7 @@ def prepared(context: Context, vm: VMRecord, wishes: "Dict[str, str]", fingerpri
         else:
             found = _entered(context, with_changes, changes, fingerprint, log_in, progress)
         progress(0.6, "asking the engine")
-        told = _verified(context, with_changes, found)
+        told = _verified(context, with_changes, found, time.monotonic() + wait)
         progress(0.8, "registering")
         context.sessions.run(lambda session: _write(session, vm, found.changes))
         registration.register(context, vm.uuid)
@@ -129,7 +144,7 @@ def _log_in_otherwise(context: Context, guest: "Guest", user: str, log_in: Optio
     log_in(guest, user)
 
 
-def _verified(context: Context, vm: VMRecord, found: Found) -> "Dict[str, Any]":
+def _verified(context: Context, vm: VMRecord, found: Found, deadline: float) -> "Dict[str, Any]":
     """Over a connection as the monitor will make it."""
     from xscontainer.access import hang_up
     from xscontainer.model import EngineVersion
@@ -137,7 +152,7 @@ def _verified(context: Context, vm: VMRecord, found: Found) -> "Dict[str, Any]":
     vm = vm._replace(other_config={**vm.other_config, **found.changes})
     reach = Reach.of(vm.other_config, context.settings)
     try:
-        engine, _ = context.access.open(vm)
+        engine = _opened(context, vm, deadline if reach.mode == TLS else 0.0)
     except KeyNotAccepted as error:
         raise KeyInstallFailed(
             f"The pool's key is in authorized_keys of the user {reach.user}, and yet the VM's sshd does not accept it.",
@@ -152,6 +167,16 @@ def _verified(context: Context, vm: VMRecord, found: Found) -> "Dict[str, Any]":
         raise EngineForbidden(error.message, _permission_hint(error.message, reach.user)) from error
     finally:
         hang_up(engine)
+
+
+def _opened(context: Context, vm: VMRecord, deadline: float) -> "Engine":
+    while True:
+        try:
+            return context.access.open(vm)[0]
+        except ConnectError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(PAUSE)
 
 
 def _count(engine: "Engine") -> int:

@@ -12,27 +12,31 @@ import sys
 from typing import List, Optional
 
 from xscontainer import __version__, settings
-from xscontainer.cli import diagnosing, hostkeys, listing, preparing, rotating, wiping
+from xscontainer.cli import creating, diagnosing, drive, hostkeys, listing, preparing, rotating, wiping
 from xscontainer.errors import ArgumentError, SettingsError, XSContainerError
 
-COMMANDS = (listing, preparing, diagnosing, hostkeys, rotating, wiping)
+COMMANDS = (listing, creating, preparing, diagnosing, drive, hostkeys, rotating, wiping)
 
 
 def main(arguments: "Optional[List[str]]" = None) -> int:
     """Entry point; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    return guarded("xscontainer", _parser().parse_args(arguments))
+
+
+def guarded(program: str, options: argparse.Namespace) -> int:
+    """``options.run`` with the settings that ``options.config`` names; what goes wrong is told as a person reads it."""
     try:
         loaded = settings.load(options.config)
         for warning in loaded.warnings:
-            print(f"xscontainer: {warning}", file=sys.stderr)
+            print(f"{program}: {warning}", file=sys.stderr)
         code: int = options.run(options, loaded.settings)
         sys.stdout.flush()
         return code
     except (SettingsError, ArgumentError) as error:
-        print(f"xscontainer: {error}", file=sys.stderr)
+        print(f"{program}: {error}", file=sys.stderr)
         return 2
     except XSContainerError as error:
-        print(f"xscontainer: {error}", file=sys.stderr)
+        print(f"{program}: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         # The reader has seen enough (| head). Python would complain when it flushes at its end.

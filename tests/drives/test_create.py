@@ -33,9 +33,9 @@ def cloud(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cl
 
 def templates(world: Cloud, directory: Path) -> Dict[str, str]:
     """Ours, as a host makes them of our files and its own bases."""
-    for source in (ROOT / "tests" / "data" / "vm-templates", ROOT / "guest-config" / "templates"):
-        for file in source.glob("*.json"):
-            (directory / file.name).write_bytes(file.read_bytes())
+    bases = (ROOT / "tests" / "data" / "vm-templates").glob("base-*.json")
+    for file in (*bases, *(ROOT / "guest-config" / "templates").glob("*.json")):
+        (directory / file.name).write_bytes(file.read_bytes())
     return world.pool.add_templates_from(str(directory))
 
 

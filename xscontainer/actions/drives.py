@@ -47,7 +47,9 @@ def create_config_drive(context: Context, vmuuid: str, sruuid: str, configuratio
     undo = placing.Undo(context.forwarding)
     try:
         with context.forwarding.lease() as session:
-            with task.running(session, f"Config drive of {site.vm.name}") as progress:
+            with task.running(
+                    session, f"Config drive of {site.vm.name}", "", {task.VM: vmuuid}) as progress:
+                progress(0.1, "making the config drive")
                 uuid = placing.place(session, undo, site, template, public_key(context), new_host_key,
                                      context.settings.xapi.socket, datasource, progress)
             undo.forget()

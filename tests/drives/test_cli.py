@@ -1,0 +1,126 @@
+"""The commands for config drives and new VMs, as an administrator types them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Iterator, List, NamedTuple
+
+import pytest
+
+from tests.drives.cloud import Cloud
+from tests.drives.test_create import GIB, ROOT, emptied, left, templates  # noqa: F401 - emptied is a fixture
+from tests.need import need_program
+from tests.system.conftest import _leaves_nothing_behind  # noqa: F401 - one world serves several tests
+from xscontainer import keys
+
+DEADLINE = 90
+pytestmark = pytest.mark.real
+
+
+class Answer(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    need_program("cloud-init")
+    with Cloud(str(tmp_path_factory.mktemp("c"))) as world:
+        world.pool.step_delay = 0.0
+        templates(world, tmp_path_factory.mktemp("t"))
+        yield world
+
+
+def run(cloud: Cloud, *arguments: str, host: int = 0, stdin: str = "") -> Answer:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "xscontainer.cli", "--config", cloud.daemons[host].config_path, *arguments],
+        input=stdin.encode(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=str(ROOT), timeout=DEADLINE)
+    return Answer(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def test_create(cloud: Cloud) -> None:
+    answer = run(cloud, "create", "Web 1", "--template", "CoreOS", "--network", "guests", "--memory", "3G", "--vcpus",
+                 "2", host=1)
+    assert answer.code == 0, answer
+    assert "'Web 1'" in answer.out or "Web 1" in answer.out
+    assert "listed" in answer.out and "... starting it" in answer.err
+    vm, = (record for record in cloud.pool.records("VM").values() if record["name_label"] == "Web 1")
+    assert vm["memory_static_max"] == 3 * GIB and vm["VCPUs_max"] == 2 and keys.PS in vm["other_config"]
+
+
+def test_create_from_a_file(cloud: Cloud, tmp_path: Path) -> None:
+    image = tmp_path / "debian.raw"
+    with open(str(image), "wb") as stream:
+        stream.write(b"a system")
+        os.truncate(stream.fileno(), 8 << 20)
+    answer = run(cloud, "create", "web", "--template", "Docker on Debian", "--network", "guests", "--image", str(image),
+                 "--sr", "Local storage on host1")
+    assert answer.code == 0, answer
+    system, drive = sorted(cloud.pool.records("VBD").values(), key=lambda record: str(record["userdevice"]))
+    with open(cloud.pool.disk_path(system["VDI"]), "rb") as stream:
+        assert stream.read(8) == b"a system"
+    # The disk that was uploaded is gone, its copy is the VM's.
+    assert sorted(cloud.pool.records("VDI")) == sorted((system["VDI"], drive["VDI"]))
+
+
+@pytest.mark.parametrize("content, said", [
+    (b"QFI\xfb" + bytes(508), "qcow2"), (b"x" * 100, "multiple"), (b"", "multiple"), (b"\x1f\x8b" + bytes(510), "gzip"),
+], ids=["qcow2", "size", "empty", "gzip"])
+def test_what_is_no_raw_image_is_refused(cloud: Cloud, tmp_path: Path, content: bytes, said: str) -> None:
+    before = left(cloud)
+    (tmp_path / "image").write_bytes(content)
+    answer = run(cloud, "create", "web", "--template", "CoreOS", "--network", "guests", "--image", str(tmp_path / "image"))
+    assert answer.code == 2 and said in answer.err
+    assert left(cloud) == before
+
+
+def test_an_image_for_storage_of_another_host_is_refused(cloud: Cloud, tmp_path: Path) -> None:
+    before = left(cloud)
+    (tmp_path / "image").write_bytes(bytes(1 << 20))
+    answer = run(cloud, "create", "web", "--template", "CoreOS", "--network", "guests", "--image", str(tmp_path / "image"),
+                 "--sr", "Local storage on host2")
+    assert answer.code == 1 and "Run this on a host" in answer.err
+    assert left(cloud) == before
+
+
+@pytest.mark.parametrize("wrong, said", [
+    (["--template", "nothing", "--network", "guests"], "no template 'nothing'"),
+    (["--template", "CoreOS", "--network", "nothing"], "no network 'nothing'"),
+    (["--template", "CoreOS", "--network", "guests", "--sr", "nothing"], "no storage repository"),
+    (["--template", "CoreOS", "--network", "guests", "--memory", "much"], "no size"),
+    (["--template", "CoreOS", "--network", "guests", "--image", "nothing"], "no disk 'nothing'"),
+    (["--template", "CoreOS", "--network", "guests", "--configuration", "/nonexistent"], "cannot be read"),
+])
+def test_called_wrongly(cloud: Cloud, wrong: List[str], said: str) -> None:
+    answer = run(cloud, "create", "web", *wrong)
+    assert answer.code == 2 and said in answer.err
+
+
+def test_a_guest_that_does_not_come_up_in_time(cloud: Cloud) -> None:
+    cloud.boot_fails = True
+    answer = run(cloud, "create", "web", "--template", "CoreOS", "--network", "guests", "--wait", "1")
+    assert answer.code == 3 and "diagnose" in answer.err
+
+
+def test_a_config_drive_is_written_and_read_back(cloud: Cloud, tmp_path: Path) -> None:
+    vm = cloud.pool.create_vm("web", power_state="Halted")
+    default = run(cloud, "drive", "default", "Docker on Ubuntu")
+    assert default.code == 0
+    assert default.out.encode() == (ROOT / "guest-config" / "cloud-config" / "ubuntu.yaml").read_bytes()
+    text = "#cloud-config\nhostname: %XSVMNAMETOHOSTNAME%\n# \u00e9 %BR %\n"
+    written = run(cloud, "drive", "write", "web", "-", "--sr", "Local storage on host2", stdin=text)
+    assert written.code == 0, written
+    shown = run(cloud, "drive", "show", cloud.uuid("VM", vm), host=1)
+    assert (shown.code, shown.out) == (0, text)
+    (tmp_path / "file").write_text("#!/bin/sh\n")
+    assert run(cloud, "drive", "write", "web", str(tmp_path / "file")).code == 0
+    assert run(cloud, "drive", "show", "web").out == "#!/bin/sh\n"
+
+
+def test_a_vm_without_a_config_drive(cloud: Cloud) -> None:
+    cloud.pool.create_vm("bare", power_state="Halted")
+    answer = run(cloud, "drive", "show", "bare")
+    assert answer.code == 2 and "no config drive" in answer.err
+    assert run(cloud, "drive", "write", "bare", "-", stdin="x" * 130000).code == 2

@@ -34,8 +34,9 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 
 
 def run(cloud: Cloud, *arguments: str, host: int = 0, stdin: str = "") -> Answer:
+    config = cloud.daemons[host].config_path
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "xscontainer.cli", "--config", cloud.daemons[host].config_path, *arguments],
+        [sys.executable, "-W", "ignore", "-m", "xscontainer.cli", "--config", config, *arguments],
         input=stdin.encode(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=str(ROOT), timeout=DEADLINE)
     return Answer(done.returncode, done.stdout.decode(), done.stderr.decode())
 
@@ -71,7 +72,8 @@ def test_create_from_a_file(cloud: Cloud, tmp_path: Path) -> None:
 def test_what_is_no_raw_image_is_refused(cloud: Cloud, tmp_path: Path, content: bytes, said: str) -> None:
     before = left(cloud)
     (tmp_path / "image").write_bytes(content)
-    answer = run(cloud, "create", "web", "--template", "CoreOS", "--network", "guests", "--image", str(tmp_path / "image"))
+    answer = run(cloud, "create", "web", "--template", "CoreOS", "--network", "guests",
+                 "--image", str(tmp_path / "image"))
     assert answer.code == 2 and said in answer.err
     assert left(cloud) == before
 
@@ -79,8 +81,8 @@ def test_what_is_no_raw_image_is_refused(cloud: Cloud, tmp_path: Path, content: 
 def test_an_image_for_storage_of_another_host_is_refused(cloud: Cloud, tmp_path: Path) -> None:
     before = left(cloud)
     (tmp_path / "image").write_bytes(bytes(1 << 20))
-    answer = run(cloud, "create", "web", "--template", "CoreOS", "--network", "guests", "--image", str(tmp_path / "image"),
-                 "--sr", "Local storage on host2")
+    answer = run(cloud, "create", "web", "--template", "CoreOS", "--network", "guests",
+                 "--image", str(tmp_path / "image"), "--sr", "Local storage on host2")
     assert answer.code == 1 and "Run this on a host" in answer.err
     assert left(cloud) == before
 

@@ -10,6 +10,10 @@
       sockets    where the engine's socket may be
       tunnel     a byte stream to the engine's socket, or why there is none
       channel      that stream: deadlines, a budget of bytes
+    tls.connect(target, credentials, settings)  ->  connection.Connection, without SSH
+      certs      contexts and what is wrong with certificates
+      tlsstream  one TLS connection as a stream
+    on either
       exchange   HTTP on such a stream; adapter carries requests (and so docker's client) over it
       api        the verbs; events the stream of what happens
       failures   every library's exceptions -> those of xscontainer.errors

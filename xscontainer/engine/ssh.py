@@ -41,8 +41,6 @@ OnHostKey = Callable[[str, str], None]
 TCP, GREETING, HOST_KEY, LOGIN = STAGES = ("tcp", "ssh", "hostkey", "login")
 OnStage = Callable[[str, str], None]
 
-_HUNG_UP = "it closed the connection"
-
 
 class Target(NamedTuple):
     """Where and how to log in.
@@ -231,15 +229,16 @@ def _exchange_keys(transport: GuestTransport, pinned: Optional[hostkeys.HostKey]
         key = transport.get_remote_server_key()
         return hostkeys.HostKey(key.get_name(), key.asbytes())
     error = transport.get_exception()  # which forgets it
+    # When the time is up it is we who close the connection.
+    hung_up = not transport.is_active() and time.monotonic() - began < 0.9 * timeout
+    why = "it closed the connection" if hung_up else f"no answer within {timeout:.2g} s"
     if not transport.remote_version:
         said = transport.packetizer.greeting
         if not b"SSH-".startswith(said[:4]):
-            raise GuestNotSSH(f"What answers at {where} does not speak SSH: it says '{failures.words(said)}'.")
-        hung_up = not transport.is_active() and time.monotonic() - began < 0.9 * timeout
-        why = _HUNG_UP if hung_up else _no_answer(timeout)
+            quoted = f"'{failures.words(said)}'" if said.strip() else "blank lines"
+            raise GuestNotSSH(f"What answers at {where} does not speak SSH: it says {quoted}.")
         raise GuestSilent(f"What answers at {where} sent no SSH greeting: {why}.")
     if error is None or isinstance(error, EOFError):
-        why = _no_answer(timeout) if transport.is_active() else _HUNG_UP
         raise GuestSilent(f"The key exchange with {where} failed: {why}.")
     incompatible = isinstance(error, paramiko.ssh_exception.IncompatiblePeer)
     raise (SSHIncompatible if incompatible else GuestSilent)(
@@ -272,7 +271,3 @@ def log_in(transport: GuestTransport, user: str, private_key: paramiko.PKey, tim
 
 def _not_accepted(user: str, where: str, error: Exception) -> KeyNotAccepted:
     return KeyNotAccepted(f"The user {user} at {where} may not log in with the pool's key: {failures.words(error)}.")
-
-
-def _no_answer(timeout: float) -> str:
-    return f"no answer within {timeout:.2g} s"

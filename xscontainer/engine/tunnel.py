@@ -39,6 +39,7 @@ METHODS = (DIRECT,) + tuple(name for name, _ in STAND_INS)
 DEFAULT_PATHS = ("/var/run/docker.sock", "/run/docker.sock")
 
 STAND_IN_SECONDS = 10.0  # for one program to prove that it reaches the engine
+STAND_IN_LEAST = 2.0  # with less than that it is not worth to try one
 MOST_OUTPUT = 4096
 
 # What Windows has instead of sockets; sshd there opens no channel to one.
@@ -229,6 +230,9 @@ class Tunnel:
         try:
             keep = exchange(stream, "GET", "/_ping", headers={"Host": "engine"}).keep
         except EngineError as error:
+            if isinstance(error, EngineTimeout) and time.monotonic() + STAND_IN_LEAST >= deadline:
+                stream.close()
+                raise  # there is no time left for another program
             output = _finished(channel, error)
             stream.close()
             return None, output

@@ -20,6 +20,8 @@ from xscontainer.errors import EngineTimeout
 STREAMLOCAL = "direct-streamlocal@openssh.com"
 WINDOW_BYTES = 1024 * 1024  # what a guest may send on one channel before somebody reads
 
+_OVERLOADED = "Check that the VM is not overloaded."
+
 Handler = Callable[[paramiko.Channel, paramiko.Message], None]
 
 
@@ -76,7 +78,7 @@ class GuestTransport(paramiko.Transport):
         """
         # One at a time: paramiko keeps the refusal of an open where another open would take it for its own.
         if not self._opening.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise EngineTimeout("The guest does not open channels in time.")
+            raise EngineTimeout("The guest does not open channels in time.", _OVERLOADED)
         try:
             self.saved_exception = None
             self._leads_to = path
@@ -88,7 +90,7 @@ class GuestTransport(paramiko.Transport):
                 raise
             # It may still open it, behind our back, and hold it for ever.
             self.hang_up("it did not open a channel in time")
-            raise EngineTimeout("The guest did not open a channel in time.") from error
+            raise EngineTimeout("The guest did not open a channel in time.", _OVERLOADED) from error
         finally:
             self._opening.release()
 
@@ -110,7 +112,7 @@ class GuestTransport(paramiko.Transport):
         channel.close()
         if answered:
             raise paramiko.ChannelException(1, "the guest runs no commands")
-        raise EngineTimeout("The guest did not start a command in time.")
+        raise EngineTimeout("The guest did not start a command in time.", _OVERLOADED)
 
     def _ask_for_life(self) -> None:
         """Any answer will do, also "I know no such request"; in the reader's thread, so it must not wait."""

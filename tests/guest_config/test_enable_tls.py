@@ -1,4 +1,4 @@
-"""What lets a Linux guest's engine listen on a port: run for real, on a root of its own, and dockerd started like that."""
+"""What lets a Linux guest's engine listen on a port: run on a root of its own, and dockerd started like that."""
 
 import os
 import re
@@ -19,6 +19,7 @@ from xscontainer.simulator.engines.real import RealEngine
 from xscontainer.simulator.guests.tls import free_port
 
 SCRIPT = Path(__file__).resolve().parent.parent.parent / "guest-config" / "linux" / "enable-tls.sh"
+IN_PLACE = Path(__file__).parent / "enable_tls.sh"
 DEBIAN = "[Unit]\nDescription=x\n\n[Service]\nType=notify\nExecStart=/usr/sbin/dockerd -H fd:// $DOCKER_OPTS\n"
 FOLDED = ("[Service]\nExecStart=/usr/bin/dockerd \\\n  --containerd=/run/containerd/containerd.sock \\\n  -H fd://\n"
           "ExecReload=/bin/kill -s HUP $MAINPID\n")
@@ -127,8 +128,24 @@ def test_what_it_refuses(machine: Machine, what: str, said: str) -> None:
 
 
 def test_shellcheck_finds_nothing() -> None:
-    done = subprocess.run([need_program("shellcheck"), str(SCRIPT)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+    done = subprocess.run([need_program("shellcheck"), str(SCRIPT), str(IN_PLACE)], stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, timeout=60)
     assert done.returncode == 0, done.stdout.decode()
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["starts", "does not start"])
+def test_the_service_is_restarted_and_put_back_if_it_does_not_start(machine: Machine, first: int) -> None:
+    need(os.geteuid() == 0, "root, for a mount namespace")
+    done = subprocess.run(
+        [need_program("unshare"), "--mount", "--propagation", "private", "sh", str(IN_PLACE),
+         str(machine.medium), str(first)],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=30)
+    said = done.stdout.decode()
+    assert done.returncode == first, said
+    assert said.count("daemon-reload\nrestart docker.service\n") == 1 + first
+    assert ("/etc/" + DROPIN[4:] in said) == (first == 0)
+    assert ("so its service is as before" in said) == (first == 1)
+    assert "/etc/docker/tls/server-key.pem" in said
 
 
 @pytest.mark.real

@@ -19,6 +19,7 @@ from xscontainer.errors import (
     ArgumentError,
     EngineError,
     EngineForbidden,
+    EngineGarbage,
     EngineSocketAbsent,
     EngineStopped,
     EngineTimeout,
@@ -308,7 +309,9 @@ def _finished(channel: paramiko.Channel, error: EngineError) -> Output:
     output = _collect(channel, time.monotonic() + 1.0)
     if output.text and output.status != -1:
         return output
-    return Output(output.status, f"exit status {output.status}" if output.status > 0 else failures.words(error.message))
+    if isinstance(error, EngineGarbage) or output.status <= 0:
+        return Output(output.status, failures.words(error.message))  # which quotes what stood where an answer should
+    return Output(output.status, f"exit status {output.status}")
 
 
 def _status(channel: paramiko.Channel, deadline: float) -> int:

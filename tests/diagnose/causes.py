@@ -13,7 +13,7 @@ from tests.diagnose.conftest import Scene
 from tests.engine import tls_peers
 from tests.engine.peers import Script, Serve, Server, Sshd, http_answer
 from tests.engine.tls_peers import Authority
-from tests.need import need
+from tests.need import need, need_program
 from xscontainer import errors, keys
 from xscontainer.certificates import making
 from xscontainer.xapi.session import Session
@@ -62,6 +62,13 @@ def on_socket(make: Any, stack: contextlib.ExitStack, serve: Any) -> Scene:
     scene: Scene = make()
     scene.engine.stop()
     stack.enter_context(Server(serve, scene.guest.engine_socket))
+    return scene
+
+
+def impatient(scene: Scene) -> Scene:
+    """Where something hangs, it is not waited for as long as it may."""
+    scene.tune("ssh", connect_timeout=1.0, banner_timeout=1.0, auth_timeout=1.0)
+    scene.tune("engine", request_timeout=1.0)
     return scene
 
 
@@ -156,12 +163,12 @@ def _filtered(make: Any, stack: contextlib.ExitStack) -> Scene:
         caller.connect_ex(listener.getsockname())
     scene: Scene = make()
     scene.address(*listener.getsockname())
-    return scene
+    return impatient(scene)
 
 
 @cause("GUEST_SILENT", "ssh", "something takes the connection and says nothing: the VM hangs")
 def _silent(make: Any, stack: contextlib.ExitStack) -> Scene:
-    return serving(make(), stack, asleep)
+    return impatient(serving(make(), stack, asleep))
 
 
 @cause("GUEST_SILENT", "ssh", words="closed the connection")
@@ -218,6 +225,12 @@ def _no_pool_key(make: Any, _stack: Any) -> Scene:
 def _not_prepared(make: Any, _stack: Any) -> Scene:
     scene: Scene = make()
     scene.guest.revoke_all()
+    return scene
+
+
+@cause("KEY_NOT_ACCEPTED", "login", words="may not log in at all")
+def _not_anybody(make: Any, _stack: Any) -> Scene:
+    scene: Scene = make(options={"DenyUsers": "*"})
     return scene
 
 
@@ -284,17 +297,22 @@ def _not_in_group(make: Any, stack: contextlib.ExitStack) -> Scene:
     return scene
 
 
+@cause("FORWARDING_REFUSED", "socket", words="not available")
+def _no_shell(make: Any, stack: contextlib.ExitStack) -> Scene:
+    return visitor(make(), stack, "AllowStreamLocalForwarding no", shell=need_program("nologin", "login"))
+
+
 # --- the engine --------------------------------------------------------------
 
 
 @cause("ENGINE_TIMEOUT", "engine", "the engine hangs, or takes too long")
 def _hanging_engine(make: Any, stack: contextlib.ExitStack) -> Scene:
-    return on_socket(make, stack, asleep)
+    return impatient(on_socket(make, stack, asleep))
 
 
 @cause("ENGINE_TIMEOUT", "containers")
 def _hanging_list(make: Any, stack: contextlib.ExitStack) -> Scene:
-    return on_socket(make, stack, Script({"/containers/json": lambda peer, head: asleep(peer)}))
+    return impatient(on_socket(make, stack, Script({"/containers/json": lambda peer, head: asleep(peer)})))
 
 
 @cause("ENGINE_GARBAGE", "engine", "what listens on the socket is no container engine", "")
@@ -383,7 +401,7 @@ def _no_tls_port(make: Any, stack: contextlib.ExitStack) -> Scene:
 
 @cause("GUEST_SILENT", "tls")
 def _silent_port(make: Any, stack: contextlib.ExitStack) -> Scene:
-    return over_tls(make(), stack, asleep, raw=True)
+    return impatient(over_tls(make(), stack, asleep, raw=True))
 
 
 @cause("TLS_PROTOCOL", "tls", "what answers at the engine's port speaks no TLS")
@@ -416,7 +434,7 @@ def _no_engine_over_tls(make: Any, stack: contextlib.ExitStack) -> Scene:
 
 @cause("ENGINE_TIMEOUT", "containers")
 def _hanging_list_over_tls(make: Any, stack: contextlib.ExitStack) -> Scene:
-    return over_tls(make(), stack, Script({"/containers/json": lambda peer, head: asleep(peer)}))
+    return impatient(over_tls(make(), stack, Script({"/containers/json": lambda peer, head: asleep(peer)})))
 
 
 # --- all works ---------------------------------------------------------------
@@ -439,12 +457,13 @@ def _no_monitor(make: Any, _stack: Any) -> Scene:
 # --- another user than ours --------------------------------------------------
 
 
-def visitor(scene: Scene, stack: contextlib.ExitStack, options: str = "", expired: bool = False) -> Scene:
+def visitor(scene: Scene, stack: contextlib.ExitStack, options: str = "", expired: bool = False,
+            shell: str = "/bin/sh") -> Scene:
     """The VM's sshd lets in a user who is not root, and whom only it knows of."""
     need(os.geteuid() == 0 and shutil.which("unshare"), "root, to log in as somebody else")
     place = f"{scene.directory}/v"
     os.mkdir(place)
-    for name, line in (("passwd", "visitor:x:54321:54321::/:/bin/sh\n"),
+    for name, line in (("passwd", f"visitor:x:54321:54321::/:{shell}\n"),
                        ("shadow", f"visitor:*:19000:0:99999:7::{'19001' if expired else ''}:\n")):
         with open(f"/etc/{name}") as source, open(f"{place}/{name}", "w") as copy:
             copy.write(source.read() + line)

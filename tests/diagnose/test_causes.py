@@ -10,7 +10,7 @@ import pytest
 
 from tests.diagnose.causes import CAUSES, Cause, classes, over_tls
 from tests.diagnose.conftest import Scene
-from tests.need import need_program
+from tests.need import need, need_program
 from xscontainer import keys
 from xscontainer.engine import keypair
 from xscontainer.engine.hostkeys import parse_pin
@@ -96,6 +96,13 @@ def test_who_is_not_let_in_is_given_the_key_to_add(scene: Scene) -> None:
     assert scene.diagnose().code == "OK"
 
 
+def test_root_is_told_what_root_needs(make_scene: Callable[..., Scene]) -> None:
+    scene = make_scene(options={"PermitRootLogin": "no"})
+    need(scene.guest.user == "root", "root, to be refused")
+    found = scene.diagnose()
+    assert found.code == "KEY_NOT_ACCEPTED" and "PermitRootLogin" in found.next
+
+
 def test_a_wrong_user_is_told_the_right_one(scene: Scene) -> None:
     scene.tune("ssh", user=scene.guest.user)
     scene.put(USERNAME="nobody-here")
@@ -114,11 +121,12 @@ def test_each_power_state_has_its_own_way_back(scene: Scene, state: str, word: s
 
 def test_no_route(tmp_path: Any) -> None:
     """In a network of its own that leads nowhere; the cause is the same whatever asks."""
-    unshare = need_program("unshare", "util-linux")
+    alone = [need_program("unshare", "util-linux"), "--net", "--map-root-user"]
+    need(subprocess.call(alone + ["true"], stderr=subprocess.DEVNULL) == 0, "namespaces of networks and users")
     code = ("from xscontainer.engine.dial import dial\n"
             "try: dial(('192.0.2.1', '2001:db8::1'), 22, 5.0, 5.0)\n"
             "except Exception as error: print(error.code, error)")
-    done = subprocess.run([unshare, "--net", "--map-root-user", sys.executable, "-W", "ignore", "-c", code],
+    done = subprocess.run(alone + [sys.executable, "-W", "ignore", "-c", code],
                           stdout=subprocess.PIPE, cwd=str(README.parent), timeout=60)
     assert done.stdout.decode().startswith("GUEST_NO_ROUTE There is no way to TCP port 22"), done.stdout
 

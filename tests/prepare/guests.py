@@ -7,7 +7,7 @@ over this machine's, and the guest's directory at INSIDE, for the way to that of
 import os
 import shutil
 import subprocess
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 from tests.need import need, need_program
 from xscontainer.simulator.guests import OpenSSHGuest
@@ -28,7 +28,7 @@ class FreshGuest(OpenSSHGuest):
     :param options: of sshd, as for OpenSSHGuest.
     """
 
-    def __init__(self, directory: str, shell: str = "/bin/sh", sh: str = "", options: "Dict[str, str]" = {},
+    def __init__(self, directory: str, shell: str = "/bin/sh", sh: str = "", options: Optional[Dict[str, str]] = None,
                  password: str = PASSWORD, **common: Any) -> None:
         need(os.geteuid() == 0, "root, for a namespace with users of its own")
         self._unshare = need_program("unshare", "util-linux")
@@ -44,10 +44,14 @@ class FreshGuest(OpenSSHGuest):
             "StrictModes": "yes", "PasswordAuthentication": "yes", "UsePAM": "no",
             "AuthorizedKeysFile": ".ssh/authorized_keys",
             "SetEnv": f"DOCKER_HOST=unix://{INSIDE}/docker.sock PATH={self._user_path(sh)}",
-            **options}, **common)
+            **(options or {})}, **common)
         os.chmod(directory, 0o755)
         self.user = USER
         self.keys_path = os.path.join(self.home, ".ssh", "authorized_keys")
+
+    def __enter__(self) -> "FreshGuest":
+        super().__enter__()
+        return self
 
     def _make_accounts(self, shell: str, password: str) -> None:
         hashed = subprocess.run(["openssl", "passwd", "-6", "-stdin"], input=password.encode(), stdout=subprocess.PIPE,

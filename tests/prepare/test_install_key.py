@@ -12,6 +12,7 @@ from tests.prepare.guests import INSIDE, PASSWORD, UID, USER, FreshGuest
 from xscontainer.engine import install_key
 from xscontainer.engine.keypair import public_line
 from xscontainer.engine.login import Guest
+from xscontainer.engine.transport import GuestTransport
 from xscontainer.errors import KeyInstallFailed
 from xscontainer.settings import SSHSettings
 
@@ -26,7 +27,7 @@ def meet(guest: FreshGuest) -> Guest:
     return Guest([guest.address], guest.port, QUICK)
 
 
-def by_password(guest: FreshGuest, act: "Callable[[paramiko.Transport], Any]") -> Any:
+def by_password(guest: FreshGuest, act: "Callable[[GuestTransport], Any]") -> Any:
     with meet(guest) as met:
         met.by_password(USER, PASSWORD)
         return act(met.transport)

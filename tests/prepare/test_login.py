@@ -1,7 +1,7 @@
 """Logging in to a guest with what a person has, as real sshds judge it."""
 
 import time
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, List
 
 import paramiko
 import pytest
@@ -100,8 +100,7 @@ def test_no_error_quotes_the_password(make_guest: Make) -> None:
     guest = make_guest(options=PAM)
     with meet(guest) as met, pytest.raises(XSContainerError) as failure:
         met.by_password(USER, "do-not-quote-me")
-    chain, error = "", failure.value
-    while error is not None:
-        chain += repr(error) + str(error)
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    assert "do-not-quote-me" not in chain
+    chain: List[BaseException] = [failure.value]
+    while chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(chain[-1].__cause__ or chain[-1].__context__ or Exception())
+    assert len(chain) > 1 and "do-not-quote-me" not in "".join(repr(error) + str(error) for error in chain)

@@ -43,12 +43,16 @@ class Fresh(World):
         self._more = contextlib.ExitStack()
         self.added: List[VM] = []
 
+    def __enter__(self) -> "Fresh":
+        super().__enter__()
+        return self
+
     def close(self) -> None:
         super().close()
         self._more.close()
 
-    def add(self, name: str = "web", host: Optional[int] = 1, config: "Dict[str, str]" = {}, containers: int = 1,
-            **options: Any) -> VM:
+    def add(self, name: str = "web", host: Optional[int] = 1, config: Optional[Dict[str, str]] = None,
+            containers: int = 1, **options: Any) -> VM:
         """:param config: other_config beside the engine's socket and sshd's port, which are not the usual ones here."""
         directory = os.path.join(self.directory, f"v{len(self.added)}")
         guest = self._more.enter_context(FreshGuest(directory, **options))
@@ -58,7 +62,8 @@ class Fresh(World):
             engine.run(f"c{number}")
         ref = self.pool.create_vm(
             name, host=self.pool.hosts[host] if host is not None else None, networks={"0/ip": guest.address},
-            other_config={keys.SSH_PORT: str(guest.port), keys.ENGINE_SOCKET: INSIDE + "/docker.sock", **config})
+            other_config={keys.SSH_PORT: str(guest.port), keys.ENGINE_SOCKET: INSIDE + "/docker.sock",
+                          **(config or {})})
         self.added.append(VM(self, ref, guest, engine))
         return self.added[-1]
 
@@ -88,8 +93,8 @@ class Fresh(World):
         daemon = self.daemons[host]
         return subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "xscontainer.cli", "--config", daemon.config_path, *words],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ, PYTHONPATH=ROOT, **more.pop("env", {})),
-            **dict({"stdin": subprocess.DEVNULL}, **more))
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=dict(os.environ, PYTHONPATH=ROOT, **more.pop("env", {})), **dict({"stdin": subprocess.DEVNULL}, **more))
 
 
 @contextlib.contextmanager

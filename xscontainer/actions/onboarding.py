@@ -89,7 +89,7 @@ def prepared(context: Context, vm: VMRecord, wishes: "Dict[str, str]", fingerpri
             found = Found(changes, "", False)
         else:
             found = _entered(context, with_changes, changes, fingerprint, log_in, progress)
-        progress(0.6, "asking the engine")
+        progress(0.6, "waiting for the engine" if wait else "asking the engine")
         told = _verified(context, with_changes, found, time.monotonic() + wait)
         progress(0.8, "registering")
         context.sessions.run(lambda session: _write(session, vm, found.changes))
@@ -185,8 +185,8 @@ def _count(engine: "Engine") -> int:
 
 def _permission_hint(message: str, user: str) -> str:
     if "podman" in message:
-        return (f"Use podman of the user itself: run in the VM, as {user}, 'systemctl --user enable --now podman.socket' "
-                f"and 'sudo loginctl enable-linger {user}', then prepare the VM again.")
+        return (f"Use podman of the user itself: run in the VM, as {user}, 'systemctl --user enable --now "
+                f"podman.socket' and 'sudo loginctl enable-linger {user}', then prepare the VM again.")
     return f"Run in the VM: sudo usermod -aG docker {user}. Then prepare it again."
 
 

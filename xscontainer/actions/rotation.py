@@ -2,7 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple
+from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional
 
 from xscontainer import eligibility, keys
 from xscontainer.actions import DONE
@@ -87,14 +87,15 @@ def key_install(context: Context, vmuuid: str, remove: str = "") -> str:
     vm = running_here(context, vmuuid)
     fingerprints = _fingerprints(context)
     pool_key = context.access.pool_key
+    previous = pool_key.previous()
     engine, _ = context.access.open(vm)
     try:
         transport = engine.connection.transport  # type: ignore[attr-defined]
         if fingerprints.previous and not _has(running_here(context, vmuuid), fingerprints):
             # Connecting has tried it already, and only logged why it failed.
             install_key.install(transport, pool_key.private())
-        elif remove and fingerprints.previous:
-            install_key.remove(transport, pool_key.previous())
+        elif remove and previous is not None:
+            install_key.remove(transport, previous)
     finally:
         hang_up(engine)
     return DONE
@@ -106,7 +107,7 @@ def _fingerprints(context: Context) -> _Keys:
 
     access = context.access
     access.update(access.facts._replace(pool=context.sessions.run(pool.record)))
-    previous: "paramiko.PKey" = access.pool_key.previous()
+    previous: "Optional[paramiko.PKey]" = access.pool_key.previous()
     return _Keys(hostkeys.of_key(access.pool_key.private()).fingerprint,
                  hostkeys.of_key(previous).fingerprint if previous is not None else "")
 

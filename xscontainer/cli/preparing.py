@@ -111,7 +111,7 @@ def _told(session: Session, settings: Settings, wanted: Wanted) -> "Dict[str, An
 
 
 def _called(session: Session, settings: Settings, arguments: "Dict[str, str]") -> "Dict[str, Any]":
-    answer = progress.call(session, settings, "prepare", **arguments)
+    answer = progress.call(session, settings, "prepare", arguments)
     try:
         told: Dict[str, Any] = json.loads(answer)
         return told

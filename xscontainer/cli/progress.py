@@ -2,7 +2,7 @@
 
 import sys
 import time
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Dict, Mapping, Optional
 from xml.etree import ElementTree
 
 from xscontainer.cli.columns import neutral
@@ -22,9 +22,11 @@ def on_stderr(step: str) -> None:
     print(f"... {neutral(step)}", file=sys.stderr, flush=True)
 
 
-def call(session: Session, settings: Settings, function: str, tell: Tell = on_stderr, **arguments: str) -> str:
+def call(session: Session, settings: Settings, function: str, arguments: "Optional[Dict[str, str]]" = None,
+         tell: Tell = on_stderr, **more: str) -> str:
     """What the function answers, after its ``True``.
 
+    :param arguments: of the function; so are ``more``.
     :param tell: called with each step that the function's own task names.
     :raises XapiError: it failed; ``details`` has its code and sentences, and so has the text.
     """
@@ -32,9 +34,10 @@ def call(session: Session, settings: Settings, function: str, tell: Tell = on_st
         here, _ = pool.this_host(session, settings.daemon.inventory)
     except (OSError, ValueError) as error:
         raise XapiError(f"This host is not known: {error}.", "Run it in dom0.") from error
-    ref = getattr(session.xenapi, "Async").host.call_plugin(here, settings.daemon.plugin_name, function, arguments)
+    given = dict(arguments or {}, **more)
+    ref = session.xenapi.Async.host.call_plugin(here, settings.daemon.plugin_name, function, given)
     try:
-        answer = _wait(session, ref, arguments.get("vmuuid", ""), tell)
+        answer = _wait(session, ref, given.get("vmuuid", ""), tell)
     finally:
         session.xenapi.task.destroy(ref)
     return answer[4:] if answer.startswith("True") else answer

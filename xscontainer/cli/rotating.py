@@ -33,7 +33,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
     if options.force:
         arguments["force"] = "yes"
     with calling.logged_in(settings) as session:
-        told: Dict[str, Any] = json.loads(progress.call(session, settings, "key_rotate", **arguments))
+        told: Dict[str, Any] = json.loads(progress.call(session, settings, "key_rotate", arguments))
     if options.json:
         print(json.dumps(told, indent=2))
     else:

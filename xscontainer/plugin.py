@@ -329,12 +329,10 @@ def _storage_host(session: Session, arguments: "Mapping[str, str]", here: str) -
         if vm.resident_on != NULL_REF:
             return vm.resident_on
     if "vdiuuid" in arguments:
-        sr_ref = xapi.VDI.get_SR(xapi.VDI.get_by_uuid(arguments["vdiuuid"]))
-    elif "sruuid" in arguments:
-        sr_ref = xapi.SR.get_by_uuid(arguments["sruuid"])
-    else:
-        return here
-    return storage.nearest_host(session, sr_ref, here)
+        return storage.disk_host(session, xapi.VDI.get_by_uuid(arguments["vdiuuid"]), here)
+    if "sruuid" in arguments:
+        return storage.nearest_host(session, xapi.SR.get_by_uuid(arguments["sruuid"]), here)
+    return here
 
 
 # --- another host -------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from tests.drives.guest_side import cloud_init_reads, extract
 from tests.need import need_program
 from tests.plugin.pool import PluginPool
 from tests.system.conftest import _leaves_nothing_behind  # noqa: F401 - one pool serves the whole module
+from tests.waiting import until
 from xscontainer import keys, plugin
 from xscontainer.configdrive import image, isoread, placing
 from xscontainer.engine.hostkeys import parse_pin
@@ -181,6 +182,32 @@ def test_the_guest_that_holds_on_to_its_drive_keeps_it(pool: PluginPool) -> None
     drive, = drives(pool, vm)
     assert drive["VDI"] == first and drive["currently_attached"]
     assert list(pool.pool.records("VDI")) == [first]
+
+
+def test_calls_for_one_vm_come_one_after_the_other(pool: PluginPool) -> None:
+    vm, uuid = new_vm(pool, 1)
+    pool.pool.transfer_delay = 0.1
+    arguments = {"vmuuid": uuid, "sruuid": sr_uuid(pool), "configuration": PINNING}
+    host = pool.hosts[0].sim.ref
+    tasks = [pool.client.xenapi.Async.host.call_plugin(host, "xscontainer", "create_config_drive", arguments)
+             for _ in range(4)]
+    until(lambda: all(pool.client.xenapi.task.get_status(task) != "pending" for task in tasks), "calls still run", 30)
+    assert [pool.client.xenapi.task.get_status(task) for task in tasks] == ["success"] * 4
+    drive, = drives(pool, vm)
+    assert list(pool.pool.records("VDI")) == [drive["VDI"]]
+
+
+def test_what_a_killed_call_left_is_removed_by_the_next(pool: PluginPool) -> None:
+    vm, uuid = new_vm(pool)
+    other, other_uuid = new_vm(pool, name="other")
+    sr, mark = sr_of(pool.pool, "Shared storage"), {"config-drive": "True"}
+    pool.pool.create_disk(sr, b"x", name=placing.NAME, other_config=dict(mark, **{keys.OWNER: uuid}))
+    kept = [pool.pool.create_disk(sr, b"x", name=placing.NAME, other_config=config) for config in (
+        mark, {keys.OWNER: uuid}, dict(mark, **{keys.OWNER: other_uuid}))]
+    in_use = pool.pool.create_disk(sr, b"x", name=placing.NAME, other_config=dict(mark, **{keys.OWNER: uuid}))
+    pool.pool.add_drive(other, in_use, mode="RO")
+    vdi = create(pool, uuid)
+    assert sorted(pool.pool.records("VDI")) == sorted([vdi, in_use] + kept)
 
 
 # --- failing ------------------------------------------------------------------------------------
@@ -368,6 +395,14 @@ def test_the_template_is_read_back_as_it_was_given(pool: PluginPool, text: str, 
     vdi = create(pool, uuid, text, sruuid=sr_uuid(pool, "Local storage on " + pool.hosts[1].sim.name_label))
     answer = pool.call(pool.hosts[asked], "get_config_drive_configuration", vdiuuid=pool.uuid(vdi, "VDI"))
     assert answer == "True" + text
+
+
+def test_a_drive_in_use_is_read_where_it_is(pool: PluginPool) -> None:
+    vm, uuid = new_vm(pool, 2)
+    vdi = create(pool, uuid)
+    before = [host.calls for host in pool.hosts]
+    pool.call(pool.hosts[0], "get_config_drive_configuration", vdiuuid=pool.uuid(vdi, "VDI"))
+    assert [host.calls - number for host, number in zip(pool.hosts, before)] == [1, 0, 1]
 
 
 def test_a_drive_that_others_made_gives_its_user_data(pool: PluginPool) -> None:

@@ -1,11 +1,13 @@
 """Config drives: what a new VM is told when it first starts."""
 
-from typing import TYPE_CHECKING, List
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Iterator, List, Set
 
 from xscontainer import cloudconfig
 from xscontainer.actions import DONE
 from xscontainer.actions.context import Context
-from xscontainer.errors import ArgumentError, KeyPairError, NotConfigDrive
+from xscontainer.errors import ArgumentError, DriveBusy, KeyPairError, NotConfigDrive
 from xscontainer.xapi import disk, task
 from xscontainer.xapi.session import Session
 
@@ -17,6 +19,10 @@ BASE = "base_template_name"  # in other_config of what was made from a template
 # A config drive takes less than 2 MiB; what others made may be larger, what is larger than this is something else.
 LARGEST_DRIVE = 33554432
 DOWNLOAD_SECONDS = 60.0
+WAITING_SECONDS = 60.0
+
+_changed = threading.Condition()
+_being_changed: Set[str] = set()  # uuids of VMs
 
 
 def get_config_drive_default(context: Context, templateuuid: str) -> str:
@@ -40,9 +46,14 @@ def create_config_drive(context: Context, vmuuid: str, sruuid: str, configuratio
     :param configuration: with placeholders; ``%BR%`` is a newline.
     :param datasource: "configdrive", or "nocloud" for guests whose cloud-init knows only that one.
     """
+    template = given_template(configuration)
+    with _one_at_a_time(vmuuid):
+        return DONE + _replace(context, vmuuid, sruuid, template, datasource)
+
+
+def _replace(context: Context, vmuuid: str, sruuid: str, template: str, datasource: str) -> str:
     from xscontainer.configdrive import placing
 
-    template = given_template(configuration)
     site = context.forwarding.run(lambda session: placing.look(session, vmuuid, sruuid))
     undo = placing.Undo(context.forwarding)
     try:
@@ -56,7 +67,25 @@ def create_config_drive(context: Context, vmuuid: str, sruuid: str, configuratio
             placing.clear(session, site)
     finally:
         undo.all()
-    return DONE + uuid
+    return uuid
+
+
+@contextlib.contextmanager
+def _one_at_a_time(vm_uuid: str) -> "Iterator[None]":
+    """Two calls for one VM would each replace the drive that they found.
+
+    :raises DriveBusy: the other one takes too long.
+    """
+    with _changed:
+        if not _changed.wait_for(lambda: vm_uuid not in _being_changed, WAITING_SECONDS):
+            raise DriveBusy("Another call is making a config drive for this VM.", "Repeat the call in a moment.")
+        _being_changed.add(vm_uuid)
+    try:
+        yield
+    finally:
+        with _changed:
+            _being_changed.discard(vm_uuid)
+            _changed.notify_all()
 
 
 def given_template(configuration: str) -> str:

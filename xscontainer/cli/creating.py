@@ -72,7 +72,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
         with _image(session, settings, options.image, arguments["sruuid"]) as image:
             if image:
                 arguments["imageuuid"] = image
-            made = json.loads(progress.call(session, settings, "create", **arguments))
+            made = json.loads(progress.call(session, settings, "create", arguments))
     return _tell(made)
 
 

@@ -68,8 +68,8 @@ def _write(options: argparse.Namespace, settings: Settings) -> int:
     configuration = finding.configuration(options.file)
     with calling.logged_in(settings) as session:
         vm, sr = calling.vm_uuid(session, options.vm), finding.storage(session, options.sr)
-        vdi = progress.call(session, settings, "create_config_drive", vmuuid=vm, sruuid=sr,
-                            configuration=configuration, datasource=options.datasource)
+        vdi = progress.call(session, settings, "create_config_drive", {
+            "vmuuid": vm, "sruuid": sr, "configuration": configuration, "datasource": options.datasource})
     print(f"The config drive is the disk {vdi}.")
     return 0
 

@@ -6,7 +6,7 @@ Every step has its counterpart, so that a failure leaves the VM as it was and no
 import contextlib
 import io
 import logging
-from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
 from xscontainer import cloudconfig, keys
 from xscontainer.cloudconfig import HostKey, Values
@@ -106,7 +106,8 @@ def look(session: Session, vm_uuid: str, sr_uuid: str) -> Site:
                                  f"{storage.label(session, sr_ref)} is not attached to.")
     network, mac = _internal(session, vm_ref)
     old = [drive for drive in disk.drives(session, vm_ref) if _is_config_drive(session, drive)]
-    return Site(vm, sr_ref, _has_run(session, record["metrics"]), old, network, mac,
+    has_run = vm.resident_on != NULL_REF or _has_run(session, record["metrics"])
+    return Site(vm, sr_ref, has_run, old, network, mac,
                 pool.record(session).prefers_internal_network)
 
 
@@ -173,22 +174,36 @@ def place(session: Session, undo: Undo, site: Site, template: str, public_key: s
 
 
 def clear(session: Session, site: Site) -> None:
-    """Destroy the disks that :func:`place` has taken from the VM, if they are nobody else's.
+    """Destroy the disks that :func:`place` has taken from the VM, if they are nobody else's, and what calls that
+    were killed half-way have left of theirs.
 
     The new drive is in place by now: what goes wrong here is logged and no failure.
     """
-    for drive in site.old:
-        try:
-            # A drive that can be written to, or is in use elsewhere, is more than a config drive.
-            vdi = session.xenapi.VDI.get_record(drive.vdi)
-            if drive.mode == "RO" and is_marked(vdi["other_config"]) and not vdi["VBDs"]:
-                disk.destroy(session, drive.vdi)
-        except XSContainerError as error:
-            log.warning("VM %s: a former config drive was not removed: %s", site.vm.label, error)
+    # A drive that can be written to is more than a config drive.
+    _destroy(session, site, lambda: {drive.vdi for drive in site.old if drive.mode == "RO"})
+    _destroy(session, site, lambda: _left_over(session, site))
+
+
+def _destroy(session: Session, site: Site, disks: "Callable[[], Iterable[str]]") -> None:
+    try:
+        for vdi in disks():
+            record = session.xenapi.VDI.get_record(vdi)
+            if is_marked(record["other_config"]) and not record["VBDs"]:
+                disk.destroy(session, vdi)
+    except XSContainerError as error:
+        log.warning("VM %s: a former config drive was not removed: %s", site.vm.label, error)
+
+
+def _left_over(session: Session, site: Site) -> "List[str]":
+    """Disks made for the VM that were never attached to it, or stayed when they were replaced."""
+    # In its queries XAPI calls fields as its database does.
+    found = session.xenapi.VDI.get_all_records_where(f'field "name__label" = "{NAME}" and field "SR" = "{site.sr}"')
+    return [ref for ref, record in found.items() if record["other_config"].get(keys.OWNER) == site.vm.uuid]
 
 
 def _new_disk(session: Session, undo: Undo, site: Site, content: bytes, socket_path: str) -> str:
-    vdi = disk.create(session, site.sr, len(content), NAME, f"Configuration of {site.vm.name}", {MARK: "True"})
+    vdi = disk.create(session, site.sr, len(content), NAME, f"Configuration of {site.vm.name}",
+                      {MARK: "True", keys.OWNER: site.vm.uuid})
     undo.add("the new disk", lambda session: disk.destroy(session, vdi))
     disk.upload(session, socket_path, session.xenapi.VDI.get_uuid(vdi), io.BytesIO(content), len(content),
                 UPLOAD_SECONDS)

@@ -3,6 +3,7 @@
 from typing import List
 
 from xscontainer.errors import StorageNotAttached
+from xscontainer.vmrecord import NULL_REF
 from xscontainer.xapi.session import Session
 
 
@@ -31,6 +32,20 @@ def nearest_host(session: Session, sr_ref: str, here: str) -> str:
         raise StorageNotAttached(f"The storage repository {label(session, sr_ref)} is attached to no host that is up.",
                                  "Attach it first.")
     return here if here in hosts else hosts[0]
+
+
+def disk_host(session: Session, vdi_ref: str, here: str) -> str:
+    """The host from which to read a disk: where a VM has it, else as :func:`nearest_host`.
+
+    :raises StorageNotAttached:
+    """
+    xapi = session.xenapi
+    for vbd in xapi.VDI.get_VBDs(vdi_ref):
+        if xapi.VBD.get_currently_attached(vbd):
+            host = xapi.VM.get_resident_on(xapi.VBD.get_VM(vbd))
+            if host != NULL_REF:
+                return str(host)
+    return nearest_host(session, xapi.VDI.get_SR(vdi_ref), here)
 
 
 def label(session: Session, sr_ref: str) -> str:

@@ -61,8 +61,8 @@ def client_context(credentials: Credentials, verify: bool = True) -> ssl.SSLCont
 
 
 def _restrict(context: ssl.SSLContext) -> None:
-    if hasattr(context, "minimum_version"):
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if hasattr(context, "minimum_version"):  # novm
+        context.minimum_version = ssl.TLSVersion.TLSv1_2  # novm
     else:  # CPython 3.6
         context.options |= ssl.OP_NO_SSLv2 | ssl.OP_NO_SSLv3 | ssl.OP_NO_TLSv1 | ssl.OP_NO_TLSv1_1
     context.options |= getattr(ssl, "OP_NO_RENEGOTIATION", 0)

@@ -80,7 +80,7 @@ def only(context: ssl.SSLContext, version: str) -> None:
         # The newer way to say it is not there before CPython 3.7.
         warnings.simplefilter("ignore", DeprecationWarning)
         if version:
-            context.options |= {"1.2": ssl.OP_NO_TLSv1_3, "1.3": ssl.OP_NO_TLSv1_2}[version]
+            context.options |= {"1.2": ssl.OP_NO_TLSv1_3, "1.3": ssl.OP_NO_TLSv1_2}[version]  # novm: 3.6 has both
 
 
 def over_tls(context: ssl.SSLContext, serve: Serve) -> Serve:

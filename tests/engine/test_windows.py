@@ -21,8 +21,8 @@ OTHER_PIPE = PIPE + "other"
 STOPPED = ("error during connect: This error may indicate that the docker daemon is not running.: Get "
            "http://%2F%2F.%2Fpipe%2Fdocker_engine/_ping: open //./pipe/docker_engine: The system cannot find the file "
            "specified.")
-DENIED = ("error during connect: Get http://%2F%2F.%2Fpipe%2Fdocker_engine/_ping: open //./pipe/docker_engine: Access is "
-          "denied.")
+DENIED = ("error during connect: Get http://%2F%2F.%2Fpipe%2Fdocker_engine/_ping: open //./pipe/docker_engine: Access "
+          "is denied.")
 
 
 class WindowsLike:

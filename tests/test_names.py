@@ -38,7 +38,8 @@ def test_a_name_that_nobody_has() -> None:
 
 def test_the_resolvers_order_and_each_once(getent: Getent) -> None:
     getent('[ "$*" = "ahosts web.example" ] || exit 9\n'
-           "for kind in STREAM DGRAM RAW; do echo 2001:db8::5 $kind web; done; echo 10.0.0.5 STREAM; echo; echo 10.0.0.6")
+           "for kind in STREAM DGRAM RAW; do echo 2001:db8::5 $kind web; done\n"
+           "echo 10.0.0.5 STREAM; echo; echo 10.0.0.6")
     assert resolve("web.example", 10.0) == ("2001:db8::5", "10.0.0.5", "10.0.0.6")
 
 

@@ -47,6 +47,12 @@ def _parsed(text: str) -> Optional[IPAddress]:
         return None
 
 
+def left(networks: Dict[str, str], address: str) -> bool:
+    """Whether the guest tools report addresses (nothing at all tells nothing), and this one is not among them."""
+    reported = {str(_parsed(value.strip())) for key, value in networks.items() if _NETWORKS_KEY.match(key)}
+    return bool(reported) and address not in reported
+
+
 def judge(given: "Iterable[str]", forbidden: "Iterable[str]" = (), last_good: str = "",
           allow_loopback: bool = False) -> Candidates:
     """The same for addresses that somebody chose, or that a name stands for: their order is kept, last good first.

@@ -11,7 +11,7 @@ import threading
 import time
 from typing import Callable, Dict, NamedTuple, Optional, Sequence, Tuple
 
-from xscontainer import keys, xmlform
+from xscontainer import addresses, keys, xmlform
 from xscontainer.access import hang_up, remembered_of
 from xscontainer.certificates import renewal_due
 from xscontainer.engine.api import Engine
@@ -41,6 +41,9 @@ _PASSING = (AddressUnknown, EngineError, GuestSilent, GuestUnreachable, NameUnre
 
 # The event stream is sure to be complete this long after it was opened, seconds.
 _SUBSCRIBED_AFTER = 1.0
+
+# How long a guest may stay silent that reports another address than the one it is connected at, seconds.
+_SIGN_OF_LIFE = 3.0
 
 # Events taken from the stream before the list is asked for, however many more there are.
 _MOST_EVENTS = 1000
@@ -193,6 +196,10 @@ class Monitor:
         self.publication.observe(vm)
         if elsewhere and engine is not None:
             hang_up(engine)
+        elif engine is not None and before.networks != vm.networks and addresses.left(
+                vm.networks, engine.connection.address):
+            # Or an address that is set, which nobody reports; then it answers.
+            engine.connection.doubt(_SIGN_OF_LIFE)
         if _reach_facts(before) != _reach_facts(vm):
             self._woken.set()
 
@@ -310,7 +317,7 @@ class Monitor:
     def _follow(self, engine: Engine) -> None:
         """Publish, then follow events until the stream or something else breaks."""
         events = engine.events()
-        self._remembered = remembered_of(engine.connection)
+        self._remembered = remembered_of(engine.connection, self._remembered.reach)
         try:
             # A guest that connects and breaks again and again writes no more often than another.
             self._stopped.wait(self._writes.delay(self._clock()))

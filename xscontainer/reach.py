@@ -5,7 +5,7 @@ Every vm-admin writes other_config, so each value is checked before it goes anyw
 
 import ipaddress
 import re
-from typing import Mapping, NamedTuple, Tuple
+from typing import Mapping, NamedTuple, Optional, Tuple
 
 from xscontainer import keys
 from xscontainer.errors import ArgumentError, ModeUnsupported
@@ -77,11 +77,15 @@ class Reach(NamedTuple):
 
 
 class Remembered(NamedTuple):
-    """What worked last time for a VM, and is tried first the next time."""
+    """What worked last time for a VM, and is tried first the next time.
+
+    :ivar reach: what held then; when that has changed, method and socket mean nothing any more.
+    """
 
     address: str = ""
     method: str = ""
     socket: str = ""
+    reach: Optional[Reach] = None
 
 
 def _port(key: str, other_config: "Mapping[str, str]", default: int) -> int:

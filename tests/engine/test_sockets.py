@@ -26,6 +26,9 @@ OWN_PODMAN, OWN_DOCKER = "/run/user/{uid}/podman/podman.sock", "/run/user/{uid}/
 Connect = Callable[..., ssh.SSHConnection]
 
 
+ABSENT, STOPPED, FORBIDDEN, REFUSED = (EngineSocketAbsent("absent."), EngineStopped("stopped."),
+                                       EngineForbidden("forbidden."), ForwardingRefused("refused."))
+
 # --- which places
 
 
@@ -64,18 +67,14 @@ def test_what_served_is_believed_for_a_while() -> None:
     now: List[float] = [0.0]
     settled = sockets.Settled("/a", lambda: now[0])
     believed = [settled.believed]
-    settled.failed()
-    for moment in (sockets.FAITH_SECONDS - 1, sockets.FAITH_SECONDS):
+    for moment, error in ((0.0, ABSENT), (sockets.FAITH_SECONDS - 1, ABSENT), (sockets.FAITH_SECONDS, ABSENT),
+                          (99.0, STOPPED), (100.0, ABSENT)):
         now[0] = moment
-        settled.failed()
+        settled.failed(error)
         believed.append(settled.believed)
     settled.served("/b")
-    assert believed + [settled.believed] == [True, True, False, True] and settled.path == "/b"
+    assert believed + [settled.believed] == [True, True, True, False, True, True, True] and settled.path == "/b"
     assert not sockets.Settled("", lambda: now[0]).believed
-
-
-ABSENT, STOPPED, FORBIDDEN, REFUSED = (EngineSocketAbsent("absent."), EngineStopped("stopped."),
-                                       EngineForbidden("forbidden."), ForwardingRefused("refused."))
 
 
 @pytest.mark.parametrize("causes, kind", [

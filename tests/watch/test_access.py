@@ -27,7 +27,7 @@ from xscontainer.errors import (
     VMElsewhere,
     VMNotRunning,
 )
-from xscontainer.reach import Remembered
+from xscontainer.reach import Reach, Remembered
 from xscontainer.settings import Settings
 from xscontainer.simulator.engines import EmbeddedEngine
 from xscontainer.simulator.guests import Guest, OpenSSHGuest
@@ -186,6 +186,20 @@ def test_addresses_that_are_refused(scene: Scene) -> None:
     with pytest.raises(AddressRefused) as caught:
         scene.names()
     assert hosts_own in str(caught.value) and "belongs to a host" in str(caught.value)
+
+
+def test_what_worked_elsewhere_is_forgotten(scene: Scene) -> None:
+    scene.authorize()
+    nowhere = Remembered(scene.guest.address, "dial-stdio", "/nowhere.sock", Reach("ssh", "", 22))
+    engine, remembered = scene.access.open(scene.record(scene.ref), nowhere)
+    try:
+        assert engine.connection.method == ""
+        assert remembered.reach == Reach.of(scene.record(scene.ref).other_config, scene.settings)
+    finally:
+        hang_up(engine)
+    engine, _ = scene.access.open(scene.record(scene.ref), remembered._replace(method="dial-stdio"))
+    assert engine.connection.method == "dial-stdio"
+    hang_up(engine)
 
 
 def test_a_guest_that_reports_nothing_is_told_what_to_do(scene: Scene) -> None:

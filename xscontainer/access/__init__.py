@@ -60,11 +60,13 @@ class Access:
             vm = self.sessions.run(lambda session: xapi_vm.adopt(session, vm))
         reach = Reach.of(vm.other_config, self.settings)
         where = self.addresses(vm, reach, remembered.address)
+        if remembered.reach != reach:
+            remembered = Remembered()
         if reach.mode == TLS:
             connection = self._over_tls(vm, reach, where)
         else:
             connection = self._over_ssh(vm, reach, where, remembered)
-        return Engine(connection, self.settings.engine), remembered_of(connection)
+        return Engine(connection, self.settings.engine), remembered_of(connection, reach)
 
     def addresses(self, vm: VMRecord, reach: Reach, last_good: str = "") -> Tuple[str, ...]:
         """Numeric addresses at which to try the VM, in order of preference.
@@ -117,9 +119,9 @@ def ssh_target(vm: VMRecord, reach: Reach, where: Tuple[str, ...], remembered: R
                       remembered.socket, reach.engine)
 
 
-def remembered_of(connection: Connection) -> Remembered:
+def remembered_of(connection: Connection, reach: Optional[Reach]) -> Remembered:
     """What is worth trying first the next time, now that a connection has served."""
-    return Remembered(connection.address, connection.method, connection.socket)
+    return Remembered(connection.address, connection.method, connection.socket, reach)
 
 
 def require_running_here(vm: VMRecord, this_host: str) -> None:

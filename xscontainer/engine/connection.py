@@ -98,6 +98,10 @@ class Connection(ABC):
     def closed(self) -> bool:
         """Whether it has ended, by close() or by itself."""
 
+    def doubt(self, seconds: float) -> None:  # noqa: B027 - to do nothing is right for some
+        """The guest may have left this address: have it end soon, unless it gives a sign of life within about
+        ``seconds``. Does not wait; a way that notices by itself need do nothing."""
+
     @abstractmethod
     def describe(self) -> str:
         """Words for a log line: who, where, how."""

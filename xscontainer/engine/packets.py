@@ -36,6 +36,7 @@ class BoundedPacketizer(Packetizer):
         self.keepalive = 0.0  # seconds of silence after which to ask for a sign of life; 0: never
         self.dead_after = 30.0  # seconds without a packet, or of a blocked write, until the peer counts as gone
         self.ask: Callable[[], None] = lambda: None
+        self._doubted: Optional[Tuple[float, float]] = None  # since when, and how long it may stay silent
 
     # --- handshake: a deadline instead of a timer thread
 
@@ -98,12 +99,31 @@ class BoundedPacketizer(Packetizer):
         if not self.keepalive:
             return
         now = time.monotonic()
+        self._check_doubt(now)
         if now - self.heard > self.dead_after:
             self.ended = f"no sign of life for {self.dead_after:g} s"
             raise EOFError()
         if now - max(self.heard, self._spoken) >= self.keepalive * 0.99:
             self._spoken = now
             self.ask()
+
+    def doubt(self, seconds: float) -> None:
+        """The peer may be gone: ask it, at the next poll, and end if it says nothing within ``seconds`` then."""
+        self._doubted = (time.monotonic(), seconds)
+
+    def _check_doubt(self, now: float) -> None:
+        doubted = self._doubted
+        if doubted is None or self.heard > doubted[0]:
+            self._doubted = None
+            return
+        since, seconds = doubted
+        if self._spoken < since:
+            self._doubted = (now, seconds)
+            self._spoken = now
+            self.ask()
+        elif now - since > seconds:
+            self.ended = f"no sign of life for {seconds:g} s, and the VM reports another address"
+            raise EOFError()
 
     # --- writing
 

@@ -1,7 +1,7 @@
 """Where in a guest the engine's socket may be, and what it means that it is nowhere.
 
-A socket that has served is believed in: while its engine restarts, another engine of the guest must not
-take its place, and its containers that of the others.
+A socket that has served is believed in: while its engine restarts or is stopped, another engine of the guest
+must not take its place, and its containers that of the others.
 """
 
 import re
@@ -24,7 +24,7 @@ _FIXED = ((PODMAN, "/run/podman/podman.sock"),)
 _OF_USER = ((PODMAN, "/run/user/{uid}/podman/podman.sock"), (DOCKER, "/run/user/{uid}/docker.sock"))
 
 ASK_UID = "id -u"
-FAITH_SECONDS = 30.0  # a socket that has served may fail for so long before others are looked at
+FAITH_SECONDS = 30.0  # a socket that has served may be absent for so long before others are looked at
 
 _UID = re.compile(r"[0-9]{1,10}\Z")
 
@@ -75,7 +75,7 @@ def parse_uid(said: str) -> Optional[int]:
 
 
 class Settled:
-    """The socket that has served, and how long it has failed since. Not thread-safe.
+    """The socket that has served, and how long it has been absent since. Not thread-safe.
 
     :ivar path: "" before any has served.
     """
@@ -83,21 +83,23 @@ class Settled:
     def __init__(self, path: str = "", clock: Callable[[], float] = time.monotonic) -> None:
         self.path = path
         self._clock = clock
-        self._failing_since: Optional[float] = None
+        self._absent_since: Optional[float] = None
 
     def served(self, path: str) -> None:
         self.path = path
-        self._failing_since = None
+        self._absent_since = None
 
-    def failed(self) -> None:
-        if self._failing_since is None:
-            self._failing_since = self._clock()
+    def failed(self, error: XSContainerError) -> None:
+        if not isinstance(error, EngineSocketAbsent):
+            self._absent_since = None
+        elif self._absent_since is None:
+            self._absent_since = self._clock()
 
     @property
     def believed(self) -> bool:
         """Whether to look nowhere else."""
-        failing = self._failing_since
-        return bool(self.path) and (failing is None or self._clock() - failing < FAITH_SECONDS)
+        since = self._absent_since
+        return bool(self.path) and (since is None or self._clock() - since < FAITH_SECONDS)
 
 
 def verdict(looked: Sequence[Tuple[str, XSContainerError]]) -> XSContainerError:

@@ -111,6 +111,9 @@ class SSHConnection(Connection):
     def close(self) -> None:
         self._transport.close()
 
+    def doubt(self, seconds: float) -> None:
+        self._transport.packetizer.doubt(seconds)
+
     @property
     def closed(self) -> bool:
         return bool(self._transport.packetizer.ended) or not self._transport.is_active()

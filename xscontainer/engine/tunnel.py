@@ -110,9 +110,9 @@ class Tunnel:
     def _open_proven(self, path: str, deadline: float, on_close: Callable[[], None]) -> ChannelStream:
         try:
             stream = self._as_before(path, deadline, on_close)
-        except sockets.PASSING:
+        except sockets.PASSING as error:
             # The engine may be elsewhere by now, or the program gone: look again the next time.
-            self._settled.failed()
+            self._settled.failed(error)
             self._proven = False
             raise
         self._settled.served(path)
@@ -151,21 +151,20 @@ class Tunnel:
                 return self._found_out(path, refused, deadline, on_close)
             except sockets.PASSING as error:
                 looked.append((path, error))
-        self._settled.failed()
-        raise sockets.verdict(looked)
+        found = sockets.verdict(looked)
+        self._settled.failed(found)
+        raise found
 
     def _paths(self, deadline: float) -> Iterator[str]:
         """Where to look now; the guest is asked for the user's number only when that is needed."""
         if self._settled.believed:
             yield self._settled.path
             return
-        seen = [path for path in (self._settled.path,) if path]
-        yield from seen
-        yield from (path for path in self._places.fixed if path not in seen)
+        yield from self._places.fixed
         if self._places.of_user:
             uid = sockets.parse_uid(self._run(sockets.ASK_UID, deadline).text)
             if uid is not None:
-                yield from (path.format(uid=uid) for path in self._places.of_user if path.format(uid=uid) not in seen)
+                yield from (path.format(uid=uid) for path in self._places.of_user)
 
     def _found(self, path: str, method: str, stream: ChannelStream) -> ChannelStream:
         self.method = method

@@ -30,7 +30,7 @@ events_logger = "file"
 _STORAGE_CONF = """[storage]
 driver = "vfs"
 graphroot = "{state}/root"
-runroot = "{state}/run"
+runroot = "{state}/r"
 """
 # What systemd does for a service that it starts for its socket.
 _HAND_OVER = ("import os, sys; os.dup2(int(sys.argv[1]), 3); "
@@ -44,7 +44,7 @@ class PodmanEngine(RealEngine):
     :param activated: somebody else listens, and starts the service when it is asked for, as systemd does.
     """
 
-    STATE = "state"
+    STATE = "s"  # short: podman refuses a longer place than 50 characters
 
     def __init__(self, directory: str, socket_path: str = "", idle: int = 0, activated: bool = False) -> None:
         super().__init__(directory, socket_path or os.path.join(os.path.abspath(directory), "podman.sock"))
@@ -105,7 +105,7 @@ class PodmanEngine(RealEngine):
 
     def _podman(self) -> List[str]:
         return [str(processes.find_program("podman")), "--root", self._state + "/root",
-                "--runroot", self._state + "/run", "--tmpdir", self._state + "/tmp",
+                "--runroot", self._state + "/r", "--tmpdir", self._state + "/tmp",
                 "--storage-driver", "vfs", "--runtime", _runtime()]
 
     def _command(self) -> List[str]:

@@ -3,13 +3,13 @@
 import argparse
 import sys
 
-from tests.bench import measure
+from tests.bench import measure, preparing
 from tests.bench.figures import Report
 
 
 def main() -> int:
-    measurements = {name[len("measure_"):]: function for name, function in vars(measure).items()
-                    if name.startswith("measure_")}
+    measurements = {name[len("measure_"):]: function for module in (measure, preparing)
+                    for name, function in vars(module).items() if name.startswith("measure_")}
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {' '.join(measurements)}")
     names = parser.parse_args().names or list(measurements)

@@ -54,8 +54,9 @@ class FreshGuest(OpenSSHGuest):
         return self
 
     def _make_accounts(self, shell: str, password: str) -> None:
-        hashed = subprocess.run(["openssl", "passwd", "-6", "-stdin"], input=password.encode(), stdout=subprocess.PIPE,
-                                check=True, timeout=20).stdout.decode().strip()
+        asked = subprocess.run([need_program("openssl", "openssl"), "passwd", "-6", "-stdin"],
+                               input=password.encode(), stdout=subprocess.PIPE, check=True, timeout=20)
+        hashed = asked.stdout.decode().strip()
         more = {"passwd": f"{USER}:x:{UID}:{UID}::{INSIDE}/user:{shell}\n", "group": f"{USER}:x:{UID}:\n",
                 "shadow": f"{USER}:{hashed}:19000:0:99999:7:::\n"}
         for name in _ACCOUNTS:

@@ -7,6 +7,7 @@ from typing import Any, Iterator
 
 import pytest
 
+from tests.need import need_program
 from tests.prepare.guests import INSIDE, PASSWORD, USER
 from tests.prepare.world import VM, Fresh
 from tests.system.conftest import _leaves_nothing_behind  # noqa: F401 - one world serves the whole module
@@ -122,6 +123,22 @@ def test_no_passwords_and_others(world: Fresh) -> None:
         got, text = world.failure(world.prepare, one, 0, PASSWORD, fingerprint=one.fingerprint)
         assert got in (code, "PASSWORD_LOGIN_OFF") and word in text, (options, got, text)
         assert keys.MONITOR not in one.config
+
+
+@pytest.mark.parametrize("program", ["streamlocal", "dial-stdio", "socat"])
+def test_what_the_key_is_restricted_to_is_enough(world: Fresh, program: str) -> None:
+    """A channel of sshd's own, or a program instead: `restrict` forbids neither, with port-forwarding."""
+    options = {} if program == "streamlocal" else {"AllowStreamLocalForwarding": "no"}
+    if program == "socat":
+        options["SetEnv"] = f"PATH={INSIDE}/tools"
+    vm = world.add(options=options)
+    os.makedirs(vm.guest.directory + "/tools")
+    for name in ("sh", "readlink", "test", "ls", "env", "mkdir", "chmod", "sed", "grep", "dirname", "tail", "cp", "mv",
+                 "cat", "socat"):
+        os.symlink(need_program(name), f"{vm.guest.directory}/tools/{name}")
+    assert world.prepare(vm, 0, PASSWORD, fingerprint=vm.fingerprint)["published"] is True
+    assert vm.guest.keys().startswith(b"restrict,port-forwarding ")
+    assert program in world.told("diagnose", vmuuid=vm.uuid)["way"]
 
 
 def test_an_engine_that_is_not_for_the_user(world: Fresh, vm: VM) -> None:

@@ -66,6 +66,11 @@ PARTS: List[Part] = [
     Part("busybox-static", _package("busybox-static")),
     Part("iproute2", _program("ip")),
     Part("socat", _program("socat")),
+    # Login shells of guests, and their passwords.
+    Part("tcsh", _program("tcsh")),
+    Part("zsh", _program("zsh")),
+    Part("fish", _program("fish")),
+    Part("openssl", _program("openssl")),
     Part("ncat", _program("ncat")),
     Part("nodejs", _program("node")),
     Part("npm", _program("npm")),

@@ -3,6 +3,7 @@
 import json
 import os
 import struct
+import subprocess
 import time
 from pathlib import Path
 from typing import List, Tuple
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.drives.guest_side import cloud_init_reads, extract, run
-from tests.need import need_program
+from tests.need import need, need_program
 from xscontainer.configdrive import image, isoread
 from xscontainer.configdrive.image import CONFIG_DRIVE, NO_CLOUD, Identity
 
@@ -39,6 +40,29 @@ def test_cloud_init_reads_the_twin_for_nocloud(tmp_path: Path) -> None:
     found = cloud_init_reads(extract(drive(tmp_path, NO_CLOUD), tmp_path / "out"), NO_CLOUD)
     assert found.user_data == USER_DATA.encode()
     assert found.metadata == {"instance-id": WHO.uuid, "local-hostname": "web-1"}
+
+
+DS_IDENTIFY = "/usr/lib/cloud-init/ds-identify"
+
+
+@pytest.mark.parametrize("layout, source", [(CONFIG_DRIVE, "ConfigDrive"), (NO_CLOUD, "NoCloud")])
+def test_a_xen_guest_chooses_the_datasource_by_it(tmp_path: Path, layout: str, source: str) -> None:
+    """The program that decides at boot whether cloud-init runs, and for which source; blkid tells it of the drive."""
+    need(os.path.exists(DS_IDENTIFY), "ds-identify (Debian: cloud-init)")
+    root, programs = tmp_path / "root", tmp_path / "bin"
+    for directory in (root / "proc", root / "run", programs):
+        directory.mkdir(parents=True)
+    (root / "proc" / "cmdline").write_text("root=/dev/xvda1")
+    blkid = need_program("blkid", "util-linux")
+    tell = f"{blkid} -p -o export {drive(tmp_path, layout)} | sed 's,^DEVNAME=.*,DEVNAME=/dev/xvdb,'"
+    for name, command in (("blkid", tell), ("systemd-detect-virt", "echo xen")):
+        (programs / name).write_text(f"#!/bin/sh\n{command}\n")
+        (programs / name).chmod(0o755)
+    done = subprocess.run(["sh", DS_IDENTIFY, "--force"], env={
+        "PATH": f"{programs}:{os.environ['PATH']}", "PATH_ROOT": str(root), "DI_LOG": "stderr"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+    assert done.returncode == 0, done.stdout.decode()
+    assert f"[ {source}, None ]" in (root / "run" / "cloud-init" / "cloud.cfg").read_text()
 
 
 @pytest.mark.parametrize("layout, label", [(CONFIG_DRIVE, "config-2"), (NO_CLOUD, "cidata")])

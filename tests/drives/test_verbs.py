@@ -240,6 +240,17 @@ def test_a_failure_leaves_all_as_it_was(pool: PluginPool, host: int, replacing: 
     assert not [task for task in pool.pool.records("task").values() if task["status"] == "pending"]
 
 
+@pytest.mark.parametrize("step", ["VDI.create", "VDI.get_uuid", "task.get_status", "VBD.create", "VBD.plug"])
+def test_a_login_that_ends_half_way_leaves_all_as_it_was(pool: PluginPool, step: str) -> None:
+    """xapi restarts, or the pool changes: what there is to undo is undone on a new login."""
+    vm, uuid = new_vm(pool, 1)
+    first = create(pool, uuid)
+    pool.pool.faults(step, "fail", times=1, description=["SESSION_INVALID", "OpaqueRef:gone"])
+    assert refused(pool, uuid)[0] == "XAPI_SESSION_LOST"
+    assert [(drive["VDI"], drive["currently_attached"]) for drive in drives(pool, vm)] == [(first, True)]
+    assert list(pool.pool.records("VDI")) == [first]
+
+
 def test_a_task_that_fails_after_the_200_is_told_in_xapis_words(pool: PluginPool) -> None:
     vm, uuid = new_vm(pool)
     pool.pool.faults("PUT /import_raw_vdi", "fail", times=1, description=["VDI_IO_ERROR", "Device I/O errors"])

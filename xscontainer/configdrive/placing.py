@@ -168,8 +168,8 @@ def place(session: Session, undo: Undo, site: Site, template: str, public_key: s
     devices = [_take_away(session, undo, site, drive) for drive in site.old]
     progress(0.8)
     device = devices[0] if devices else disk.free_device(session, vm.ref)
-    vbd = disk.attach(session, vm.ref, vdi, device, True, site.running, {MARK: "True", OWNED: ""})
-    undo.add("the new config drive", lambda session: _detach(session, vm.ref, vbd))
+    undo.add("the new config drive", lambda session: _detach(session, vm.ref, vdi))
+    disk.attach(session, vm.ref, vdi, device, True, site.running, {MARK: "True", OWNED: ""})
     return str(session.xenapi.VDI.get_uuid(vdi))
 
 
@@ -251,9 +251,9 @@ def _put_back(session: Session, site: Site, drive: Drive) -> None:
         session.xenapi.VBD.plug(drive.ref)
 
 
-def _detach(session: Session, vm_ref: str, vbd_ref: str) -> None:
+def _detach(session: Session, vm_ref: str, vdi_ref: str) -> None:
     for drive in disk.drives(session, vm_ref):
-        if drive.ref == vbd_ref:
+        if drive.vdi == vdi_ref:
             disk.detach(session, drive)
 
 

@@ -32,15 +32,15 @@ class Wanted(NamedTuple):
 def understood(user_data: bytes) -> Wanted:
     """:param user_data: a cloud-config or an Ignition configuration."""
     if user_data.startswith(b"#cloud-config\n"):
-        content = yaml.safe_load(user_data.decode())
+        content = yaml.safe_load(user_data)
         users = [user for user in content.get("users", []) if isinstance(user, dict)]
         return Wanted(content["hostname"], {user["name"]: user.get("ssh_authorized_keys", []) for user in users},
                       content.get("ssh_keys", {}).get("ed25519_private", ""))
-    content = json.loads(user_data.decode())
+    content = json.loads(str(user_data, "utf-8"))
     users = content["passwd"]["users"]
     files = {file["path"]: _data(file["contents"]["source"]) for file in content["storage"]["files"]}
-    return Wanted(files["/etc/hostname"].decode(), {user["name"]: user["sshAuthorizedKeys"] for user in users},
-                  files.get(HOST_KEY_FILE, b"").decode())
+    return Wanted(str(files["/etc/hostname"], "utf-8"), {user["name"]: user["sshAuthorizedKeys"] for user in users},
+                  str(files.get(HOST_KEY_FILE, b""), "utf-8"))
 
 
 def _data(url: str) -> bytes:

@@ -6,6 +6,7 @@
     +-- SettingsError              SETTINGS_INVALID        the INI file does not say what it must
     +-- SocketUnusable             SOCKET_UNUSABLE         the daemon cannot listen where it should
     +-- ArgumentError              ARGUMENT_INVALID        a caller's argument is missing or malformed
+    +-- NotPermitted               NOT_PERMITTED           the caller's role is too low for the function
     +-- XapiError                  XAPI_ERROR              XAPI answered with a failure of its own
     |   +-- XapiUnavailable        XAPI_UNAVAILABLE        no answer from XAPI in time, or none at all
     |   +-- XapiSessionLost        XAPI_SESSION_LOST       our login is gone (restart, join, expiry)
@@ -110,6 +111,11 @@ class SocketUnusable(XSContainerError):
 
 class ArgumentError(XSContainerError):
     code = "ARGUMENT_INVALID"
+
+
+class NotPermitted(XSContainerError):
+    code = "NOT_PERMITTED"
+    default_hint = "Call it as a user with that role, with host.call_plugin or 'xscontainer' on a host."
 
 
 class XapiError(XSContainerError):
@@ -313,8 +319,8 @@ class HostKeyUnconfirmed(ConnectError):
 
 class KeyNotAccepted(ConnectError):
     code = "KEY_NOT_ACCEPTED"
-    default_hint = ("Prepare the VM ('xscontainer prepare'), or add the pool's public key to the authorized_keys of that "
-                    "user in it.")
+    default_hint = ("Prepare the VM ('xscontainer prepare'), or add the pool's public key to the authorized_keys of "
+                    "that user in it.")
 
 
 class PublicKeyOff(KeyNotAccepted):
@@ -361,7 +367,8 @@ class TLSProtocol(ConnectError):
 
 class TLSCertificateInvalid(ConnectError):
     code = "TLS_CERTIFICATE_INVALID"
-    default_hint = "Check that the engine has the certificate that was made for it, and that nothing else answers there."
+    default_hint = ("Check that the engine has the certificate that was made for it, and that nothing else answers "
+                    "there.")
 
 
 class TLSClientRefused(ConnectError):

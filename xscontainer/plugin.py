@@ -11,11 +11,12 @@ import time
 import xmlrpc.client
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
-from xscontainer import eligibility
+from xscontainer import eligibility, policy
 from xscontainer.actions import containers, creating, diagnosing, drives, hostkeys, onboarding, registration, rotation
 from xscontainer.actions.context import Context
 from xscontainer.errors import (
     ArgumentError,
+    NotPermitted,
     ObjectGone,
     StorageElsewhere,
     VMElsewhere,
@@ -107,6 +108,7 @@ class Call(NamedTuple):
     verb: Verb
     arguments: Dict[str, str]  # checked, and only those the verb knows
     hops: int  # hosts that handed it on so far
+    session: str = ""  # the caller's on the coordinator, else an anonymous one
 
 
 class UnknownFunction(Exception):
@@ -118,7 +120,7 @@ class UnknownFunction(Exception):
 
 def read_call(argument: bytes, verbs: "Mapping[str, Verb]") -> Call:
     """:raises ArgumentError: it is no call, or an argument is missing or malformed. :raises UnknownFunction:"""
-    function, given = _decode(argument)
+    function, session, given = _decode(argument)
     if function not in verbs:
         raise UnknownFunction(function[:LONGEST_SHOWN])
     verb = verbs[function]
@@ -131,10 +133,11 @@ def read_call(argument: bytes, verbs: "Mapping[str, Verb]") -> Call:
     hops = given.get(HOPS, "0")
     if not re.match(r"[0-9]\Z", hops):
         raise ArgumentError(f"The argument '{HOPS}' is for calls from host to host; {_shown(hops)} is no digit.")
-    return Call(function, verb, arguments, int(hops))
+    return Call(function, verb, arguments, int(hops), session)
 
 
-def _decode(argument: bytes) -> "Tuple[str, Dict[str, str]]":
+def _decode(argument: bytes) -> "Tuple[str, str, Dict[str, str]]":
+    """Function, session, arguments."""
     # Through JSON-RPC XAPI accepts control characters, and passes them on where XML forbids them.
     argument = _FORBIDDEN_RAW.sub("\ufffd".encode(), argument)
     try:
@@ -155,7 +158,7 @@ def _decode(argument: bytes) -> "Tuple[str, Dict[str, str]]":
     for name, value in parameters[1].items():
         if not isinstance(value, str):
             raise ArgumentError(f"The argument {_shown(name)} is no string.")
-    return function, parameters[1]
+    return function, str(parameters[0]), parameters[1]
 
 
 def _checked(name: str, value: str) -> str:
@@ -268,6 +271,10 @@ def serve(call: Call, context: Context) -> bytes:
 
     :raises XSContainerError:
     """
+    if call.function in policy.NEEDS:
+        refusal = policy.refusal(call.function, _caller(call, context))
+        if refusal:
+            raise NotPermitted(refusal)
     host = serving_host(call, context)
     if host is not None and call.hops:
         # The host before us thinks that we must serve it, so what we know is behind, or what it knew.
@@ -281,6 +288,24 @@ def serve(call: Call, context: Context) -> bytes:
             if host is None:
                 raise
     return _forward(call, context, host)
+
+
+def _caller(call: Call, context: Context) -> policy.Caller:
+    here = context.this_host_ref()
+
+    def ask(session: Session) -> policy.Caller:
+        xapi = session.xenapi
+        if xapi.pool.get_master(xapi.pool.get_all()[0]) != here:
+            busy = any("call_plugin" in vm["current_operations"].values()
+                       for vm in xapi.VM.get_all_records_where(f'field "resident_on" = "{here}"').values())
+            return policy.Caller(False, False, frozenset(), busy)
+        return policy.Caller(True, xapi.session.get_is_local_superuser(call.session),
+                             frozenset(xapi.session.get_rbac_permissions(call.session)), False)
+
+    try:
+        return context.sessions.run(ask)
+    except ObjectGone:  # its session is over: whoever it was does not wait for an answer
+        return policy.Caller(True, False, frozenset(), False)
 
 
 def serving_host(call: Call, context: Context, fresh: bool = False) -> "Optional[str]":

@@ -1,0 +1,68 @@
+"""What a vm-operator cannot call, on the coordinator and on a member, through a VM of theirs."""
+
+from typing import Any, Iterator
+
+import pytest
+import XenAPI
+
+from tests.prepare.guests import USER
+from tests.prepare.world import VM, Fresh
+from tests.system.conftest import _leaves_nothing_behind  # noqa: F401 - one world serves the whole module
+from xscontainer import keys
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fresh]:
+    with Fresh(str(tmp_path_factory.mktemp("w")) + "/w") as made:
+        yield made
+
+
+@pytest.fixture
+def login(world: Fresh) -> Iterator[Any]:
+    """Logs in with a role."""
+    made = []
+
+    def make(role: str) -> Any:
+        if role not in world.pool.sessions.users:
+            world.pool.add_user(role, "secret", role)
+        client = XenAPI.Session(f"http://127.0.0.1:{world.pool.hosts[0].tcp_port}/")
+        client.xenapi.login_with_password(role, "secret", "1.0", "test")
+        made.append(client)
+        return client.xenapi
+
+    yield make
+    for client in made:
+        client("close")()
+
+
+CALLS = [("prepare", {"username": USER}), ("hostkey_accept", {"fingerprint": "SHA256:" + "x" * 43}),
+         ("key_rotate", {}), ("key_rotate", {"finish": "yes", "force": "yes"}), ("key_install", {"remove": "yes"})]
+
+
+@pytest.mark.parametrize("host", [0, 1], ids=["coordinator", "member"])
+@pytest.mark.parametrize("function, arguments", CALLS, ids=range(len(CALLS)))
+def test_an_operator_is_refused(world: Fresh, login: Any, host: int, function: str, arguments: Any) -> None:
+    theirs = world.pool.create_vm("theirs", host=world.pool.hosts[host])
+    uuid = str(world.pool.vm(theirs)["uuid"])
+    operator = login("vm-operator")
+    with pytest.raises(XenAPI.Failure) as failure:
+        operator.VM.call_host_plugin(theirs, "xscontainer", function, dict(arguments, vmuuid=uuid))
+    assert failure.value.details[0] == "NOT_PERMITTED"
+    (pool,) = world.pool.records("pool").values()
+    assert keys.PREVIOUS_PRIVATE_SECRET not in pool["other_config"]
+
+
+def test_others_are_not(world: Fresh, login: Any) -> None:
+    vm: VM = world.add(host=0)
+    with pytest.raises(XenAPI.Failure) as failure:
+        login("vm-admin").VM.call_host_plugin(vm.ref, "xscontainer", "prepare", {"vmuuid": vm.uuid, "username": USER})
+    assert failure.value.details[0] == "KEY_NOT_ACCEPTED"
+    with pytest.raises(XenAPI.Failure) as failure:
+        login("vm-admin").VM.call_host_plugin(vm.ref, "xscontainer", "key_rotate", {})
+    assert failure.value.details[0] == "NOT_PERMITTED"
+    assert login("pool-admin").host.call_plugin(world.pool.hosts[1].ref, "xscontainer", "key_rotate", {
+        "finish": "status"}).startswith("True")
+    assert login("vm-operator").VM.call_host_plugin(vm.ref, "xscontainer", "hostkey_show", {
+        "vmuuid": vm.uuid}).startswith("True")

@@ -1,0 +1,49 @@
+"""Who may call which function. Pure.
+
+With VM.call_host_plugin a vm-operator may call any function of any plugin, on the host of a VM of theirs and with any
+argument. On the coordinator the plugin gets the caller's session; on another host it gets an anonymous one of root,
+whoever called, and all that can be seen there is that some VM is being called so.
+"""
+
+from typing import FrozenSet, NamedTuple
+
+# What XAPI itself asks for, of someone who does by hand what a function does.
+_OF_VM_ADMINS = "vm.add_to_other_config"
+_OF_POOL_OPERATORS = "secret.create"
+NEEDS = {
+    "prepare": _OF_VM_ADMINS,
+    "hostkey_accept": _OF_VM_ADMINS,
+    "create_config_drive": _OF_VM_ADMINS,
+    "create": _OF_VM_ADMINS,
+    "key_install": _OF_POOL_OPERATORS,
+    "key_rotate": _OF_POOL_OPERATORS,
+}
+_ROLES = {_OF_VM_ADMINS: "vm-admin", _OF_POOL_OPERATORS: "pool-operator"}
+
+
+class Caller(NamedTuple):
+    """:ivar known: the session is the caller's own.
+
+    :ivar permissions: what it may do, in XAPI's words; a superuser may do all.
+    :ivar operator_at_work: VM.call_host_plugin is under way for a VM of this host.
+    """
+
+    known: bool
+    superuser: bool
+    permissions: FrozenSet[str]
+    operator_at_work: bool
+
+
+def refusal(function: str, caller: Caller) -> str:
+    """Why the function is not for this caller, as a sentence; "" if it is."""
+    needed = NEEDS.get(function)
+    if needed is None:
+        return ""
+    if caller.known:
+        if caller.superuser or needed in caller.permissions:
+            return ""
+        return f"The function '{function}' takes the role {_ROLES[needed]} or a higher one."
+    if caller.operator_at_work:
+        return (f"The function '{function}' takes the role {_ROLES[needed]} or a higher one, and this host cannot tell "
+                "who calls while VM.call_host_plugin is under way for one of its VMs.")
+    return ""

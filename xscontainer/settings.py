@@ -184,7 +184,7 @@ KEYS: Dict[str, Dict[str, Key]] = {
         "poll": Key(_seconds(0.1, 600), "How often the reader of an idle connection wakes by itself."),
     },
     "engine": {
-        "socket": Key(_SOCKET, "The engine's socket inside the guests."),
+        "socket": Key(_SOCKET, "The engine's socket inside the guests; others are looked for after it."),
         "tls_port": Key(_whole(1, 65535), "Port of the guests' engines that are reached over TLS."),
         "request_timeout": Key(_seconds(0.1, 3600), "Deadline of one request to an engine."),
         "max_response_bytes": Key(_whole(65536, 1 << 30), "A longer answer, or line of an event stream, is refused."),

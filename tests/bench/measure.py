@@ -12,6 +12,7 @@ from tests.bench.scene import VM, Scene, cpu, status, wakeups
 from tests.bench.tls import OverTLS
 from xscontainer import keys
 from xscontainer.monitor import Backoff
+from xscontainer.simulator.engines.podman import PodmanEngine
 from xscontainer.simulator.engines.real import RealEngine
 
 EVENTS = 40
@@ -81,6 +82,44 @@ def measure_tls(report: Report) -> None:
         scene.stop_daemons()
         report.figure("pause, get_inspect, get_top; without the daemon, median",
                       quantile(_overheads(scene, 1, 4), 0.5), "ms", 600)
+
+
+class OverPodman(Scene):
+    REAL = PodmanEngine
+
+
+def measure_podman(report: Report) -> None:
+    report.title("Podman instead of dockerd")
+    if PodmanEngine.missing():
+        report.note("a real podman", f"not measured: {PodmanEngine.missing()}")
+        return
+    with OverPodman(1, real=True) as scene:
+        scene.wait_published()
+        # It keeps its events in a file here, and looks into that four times a second, whoever follows them.
+        own = _told_after(scene.vms[0])
+        report.note("podman's own delay until it tells an event, median", f"{quantile(own, 0.5):10.4g} ms")
+        latencies = []
+        for number in range(EVENTS):
+            latencies.append(_toggle(scene, scene.vms[0], number))
+            time.sleep(PACE)
+        report.figure("event -> list in XAPI, podman, median", quantile(latencies, 0.5), "ms", 300)
+        report.figure("event -> list in XAPI, podman, p95", quantile(latencies, 0.95), "ms", 400)
+        report.figure("pause, get_inspect, get_top; with the daemon, median",
+                      quantile(_overheads(scene, 1, 10), 0.5), "ms", 40)
+
+
+def _told_after(vm: VM) -> "List[float]":
+    """Milliseconds from an event until a client at the engine's own socket reads it."""
+    client, delays = vm.engine.new_client(), []
+    events = client.events(decode=True)
+    for number in range(EVENTS):
+        vm.engine.do(("pause", "unpause")[number % 2], "container-0000")
+        happened = next(events)["timeNano"]
+        delays.append(time.time() * 1000 - happened / 1e6)
+        time.sleep(PACE)
+    events.close()
+    client.close()
+    return delays
 
 
 def _overheads(scene: Scene, host: int, rounds: int) -> "List[float]":

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Any, Callable, Dict, List, Optional, TypeVar
+from typing import Any, Callable, Dict, List, Optional, Type, TypeVar
 
 from xscontainer import keys
 from xscontainer.daemon import ENVIRONMENT
@@ -39,6 +39,8 @@ class Scene:
     :param containers: in each VM.
     :param real: a dockerd for each VM, instead of a light engine.
     """
+
+    REAL: Type[RealEngine] = RealEngine
 
     def __init__(self, count: int, containers: int = 5, real: bool = False, daemon: bool = True) -> None:
         self.directory = tempfile.mkdtemp(prefix="xsb")
@@ -83,7 +85,7 @@ class Scene:
         guest.start()
         engine: Any
         if self._real:
-            engine = RealEngine(os.path.join(self.directory, name + "e"), socket_path=guest.engine_socket)
+            engine = self.REAL(os.path.join(self.directory, name + "e"), socket_path=guest.engine_socket)
         else:
             engine = EmbeddedEngine(os.path.join(self.directory, name + "e"), socket_path=guest.engine_socket,
                                     acceptor=self._acceptor)

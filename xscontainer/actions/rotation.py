@@ -1,7 +1,6 @@
 """The pool's SSH key pair is replaced, in every VM, with a time in which both pairs work."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional
 
 from xscontainer import eligibility, keys
@@ -133,6 +132,8 @@ def _has(vm: VMRecord, fingerprints: _Keys) -> bool:
 def _everywhere(context: Context, vms: "List[VMRecord]", arguments: "Dict[str, str]",
                 progress: task.Progress) -> "Dict[str, str]":
     """key_install for each, on its host; VM uuid -> why it failed."""
+    from concurrent.futures import ThreadPoolExecutor
+
     problems = {}
     with ThreadPoolExecutor(AT_ONCE) as workers:
         results = [workers.submit(_one, context, vm, arguments) for vm in vms]

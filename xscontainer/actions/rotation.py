@@ -14,7 +14,10 @@ from xscontainer.xapi import pool, rotation, task
 from xscontainer.xapi.session import Session
 
 if TYPE_CHECKING:
+    # Importing these loads paramiko.
     import paramiko
+
+    from xscontainer.access import Access
 
 # VMs that get the key at once: each takes a worker of the daemon of its host.
 AT_ONCE = 4
@@ -23,8 +26,13 @@ _NO_TEMPLATES = 'field "is_a_template" = "false"'
 
 
 class _Keys(NamedTuple):
-    """Fingerprints; ``previous`` is "" unless the pair is being replaced."""
+    """The pair, or the two, as XAPI has them now.
 
+    :ivar access: knows these and no others. What the event stream tells the usual one may be from before.
+    :ivar current: fingerprint; so is ``previous``, "" unless the pair is being replaced.
+    """
+
+    access: "Access"
     current: str
     previous: str
 
@@ -37,7 +45,7 @@ def key_rotate(context: Context, finish: str = "", force: str = "") -> str:
     :raises KeyRotationUnfinished: VMs would be lost; with ``force`` they are.
     """
     if finish == "status":
-        return DONE + json.dumps(_status(context, _fingerprints(context)))
+        return DONE + json.dumps(_status(context, _keys(context)))
     label = "Giving up the previous SSH key of the pool" if finish else "Changing the SSH key of the pool"
     with context.forwarding.lease() as session, task.running(session, label) as progress:
         told = _finish(context, bool(force), progress) if finish else _rotate(context, progress)
@@ -48,34 +56,34 @@ def _rotate(context: Context, progress: task.Progress) -> "Dict[str, Any]":
     from xscontainer.engine import keypair
     from xscontainer.xapi.secret import KeyPair
 
-    context.access.pool_key.private()  # there is one, and it is of use
+    _keys(context)  # there is one, and it is of use
     ref = context.access.facts.pool.ref
     context.sessions.run(lambda session: rotation.begin(
         session, ref, lambda: KeyPair(*keypair.new_key_pair()),
         lambda private: keypair.public_line(keypair.load_private_key(private))))
-    fingerprints = _fingerprints(context)
+    found = _keys(context)
     progress(0.1, "installing the new key")
-    waiting = [vm for vm in _vms(context) if not _has(vm, fingerprints) and vm.power_state == "Running"]
+    waiting = [vm for vm in _vms(context) if not _has(vm, found) and vm.power_state == "Running"]
     problems = _everywhere(context, waiting, {}, progress)
-    return _status(context, fingerprints, problems)
+    return _status(context, found, problems)
 
 
 def _finish(context: Context, force: bool, progress: task.Progress) -> "Dict[str, Any]":
-    fingerprints = _fingerprints(context)
+    found = _keys(context)
     vms = _vms(context)
-    lost = [vm for vm in vms if fingerprints.previous and not _has(vm, fingerprints)]
+    lost = [vm for vm in vms if found.previous and not _has(vm, found)]
     if lost and not force:
         names = ", ".join(vm.label for vm in lost[:MOST_NAMED]) + (" ..." if len(lost) > MOST_NAMED else "")
         raise KeyRotationUnfinished(f"{len(lost)} VMs do not have the pool's new key yet: {names}.")
     problems: Dict[str, str] = {}
-    if fingerprints.previous:
+    if found.previous:
         progress(0.1, "removing the previous key")
         having = [vm for vm in vms if vm not in lost and vm.power_state == "Running"]
         # Where that fails a line stays behind, whose private half nobody has any more.
         problems = _everywhere(context, having, {"remove": "yes"}, progress)
     ref = context.access.facts.pool.ref
     context.sessions.run(lambda session: rotation.end(session, ref))
-    return _status(context, _fingerprints(context), problems)
+    return _status(context, _keys(context), problems)
 
 
 def key_install(context: Context, vmuuid: str, remove: str = "") -> str:
@@ -84,13 +92,13 @@ def key_install(context: Context, vmuuid: str, remove: str = "") -> str:
     from xscontainer.engine import install_key
 
     vm = running_here(context, vmuuid)
-    fingerprints = _fingerprints(context)
-    pool_key = context.access.pool_key
+    found = _keys(context)
+    pool_key = found.access.pool_key
     previous = pool_key.previous()
-    engine, _ = context.access.open(vm)
+    engine, _ = found.access.open(vm)
     try:
         transport = engine.connection.transport  # type: ignore[attr-defined]
-        if fingerprints.previous and not _has(running_here(context, vmuuid), fingerprints):
+        if found.previous and not _has(running_here(context, vmuuid), found):
             # Connecting has tried it already, and only logged why it failed.
             install_key.install(transport, pool_key.private())
         elif remove and previous is not None:
@@ -100,14 +108,14 @@ def key_install(context: Context, vmuuid: str, remove: str = "") -> str:
     return DONE
 
 
-def _fingerprints(context: Context) -> _Keys:
-    """By what XAPI says now: events may be behind."""
+def _keys(context: Context) -> _Keys:
+    from xscontainer.access import Access
     from xscontainer.engine import hostkeys
 
-    access = context.access
-    access.update(access.facts._replace(pool=context.sessions.run(pool.record)))
+    access = Access(context.settings, context.sessions)
+    access.update(context.access.facts._replace(pool=context.sessions.run(pool.record)))
     previous: "Optional[paramiko.PKey]" = access.pool_key.previous()
-    return _Keys(hostkeys.of_key(access.pool_key.private()).fingerprint,
+    return _Keys(access, hostkeys.of_key(access.pool_key.private()).fingerprint,
                  hostkeys.of_key(previous).fingerprint if previous is not None else "")
 
 
@@ -125,8 +133,8 @@ def _concerned(vm: VMRecord) -> bool:
     return known and (vm.other_config.get(keys.MODE) or SSH) == SSH
 
 
-def _has(vm: VMRecord, fingerprints: _Keys) -> bool:
-    return vm.other_config.get(keys.POOL_KEY) == fingerprints.current
+def _has(vm: VMRecord, found: _Keys) -> bool:
+    return vm.other_config.get(keys.POOL_KEY) == found.current
 
 
 def _everywhere(context: Context, vms: "List[VMRecord]", arguments: "Dict[str, str]",
@@ -163,10 +171,10 @@ def _one(context: Context, vm: VMRecord, arguments: "Dict[str, str]") -> None:
     context.forwarding.run(call)
 
 
-def _status(context: Context, fingerprints: _Keys, problems: "Dict[str, str]" = {}) -> "Dict[str, Any]":  # noqa: B006
+def _status(context: Context, found: _Keys, problems: "Dict[str, str]" = {}) -> "Dict[str, Any]":  # noqa: B006
     return {
-        "rotating": bool(fingerprints.previous), "fingerprint": fingerprints.current,
-        "previous_fingerprint": fingerprints.previous,
+        "rotating": bool(found.previous), "fingerprint": found.current,
+        "previous_fingerprint": found.previous,
         "vms": [{"uuid": vm.uuid, "name": vm.name, "power_state": vm.power_state,
-                 "has_key": not fingerprints.previous or _has(vm, fingerprints), "problem": problems.get(vm.uuid, "")}
+                 "has_key": not found.previous or _has(vm, found), "problem": problems.get(vm.uuid, "")}
                 for vm in _vms(context)]}

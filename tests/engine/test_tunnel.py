@@ -16,6 +16,7 @@ from xscontainer.engine import api, ssh
 from xscontainer.errors import (
     EngineForbidden,
     EngineLost,
+    EngineStopped,
     EngineTimeout,
     EngineUnavailable,
     ForwardingRefused,
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.real
 
 LIST = {"/containers/json": http_answer(b"[]")}
 NO_FORWARDING = "AllowStreamLocalForwarding no"
-TOOLS = ("env", "ls", "test", "grep", "sh", "bash")
+TOOLS = ("env", "ls", "test", "grep", "realpath", "sh", "bash")
 
 Connect = Callable[..., ssh.SSHConnection]
 MakeSshd = Callable[..., Sshd]
@@ -109,6 +110,24 @@ def test_a_socket_without_a_listener(make_sshd: MakeSshd, connect: Connect, sock
     dead.close()
     with pytest.raises(EngineUnavailable):
         connect(make_sshd(only(tmp_path, *programs))).open_stream(15)
+
+
+def test_another_engine_of_that_name_listens(make_sshd: MakeSshd, connect: Connect, socket_path: str,
+                                             tmp_path: Any) -> None:
+    dead = socket.socket(socket.AF_UNIX)
+    dead.bind(socket_path)
+    dead.close()
+    os.mkdir(tmp_path / "other")
+    with Server(Script(LIST), str(tmp_path / "other" / os.path.basename(socket_path))):
+        with pytest.raises(EngineStopped):
+            connect(make_sshd(only(tmp_path))).open_stream(15)
+
+
+def test_a_link_to_a_socket_that_lives(make_sshd: MakeSshd, connect: Connect, socket_path: str, tmp_path: Any) -> None:
+    os.symlink(socket_path, tmp_path / "link")
+    with Server(Script(LIST), socket_path):
+        with pytest.raises(ForwardingRefused):
+            connect(make_sshd(only(tmp_path)), socket=str(tmp_path / "link")).open_stream(15)
 
 
 def test_a_file_is_no_socket(make_sshd: MakeSshd, connect: Connect, socket_path: str) -> None:

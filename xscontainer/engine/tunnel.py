@@ -282,9 +282,19 @@ class Tunnel:
             raise EngineForbidden(f"The SSH user may not open {path} in the VM.")
         if any(_REFUSED.search(text) for text in ran):
             raise EngineStopped(f"Nobody listens on {path} in the VM.")
-        name = path.rsplit("/", 1)[1]
-        if not path.startswith(PIPE) and self._run("grep -c -F -e " + name + " /proc/net/unix", deadline).text == "0":
+        if not path.startswith(PIPE) and self._unknown_to_kernel(path, deadline):
             raise EngineStopped(f"Nobody listens on {path} in the VM.")
+
+    def _unknown_to_kernel(self, path: str, deadline: float) -> bool:
+        """Whether the kernel's table lists no such socket: neither under this name nor under the one behind links.
+
+        It lists the name that a server gave, and another engine's socket may well have the same last part.
+        """
+        real = self._run("realpath " + path, deadline)
+        if real.status != 0 or not _PATH.match(real.text):
+            return False
+        patterns = "".join(f" -e {name}" for name in sorted({path, real.text}))
+        return self._run(f"grep -c -F{patterns} /proc/net/unix", deadline).text == "0"
 
 
 def _collect(channel: paramiko.Channel, deadline: float) -> Output:

@@ -1,8 +1,10 @@
 # Every target sets up what it needs; one that is set up already starts at once.
 #   ARGS=...         handed on: to pytest, to the demo, to the benchmark
 #   PYTHON=python3.6 another interpreter than the newest one here
+#   WORKERS=0        how many processes share the tests; 0: all in one, in order
 # With CI set, `make test` runs on CPython 3.6 and on the newest, and nothing may be missing or skipped.
 
+WORKERS ?= 2
 PREPARE = python3 -m tests.setup.prepare
 SOURCES = xscontainer tests rpm setup.py $(wildcard xapi-plugins/*)
 
@@ -23,7 +25,7 @@ test:
 	@pythons=$$($(PREPARE) test $(PYTHON)) || exit 1; status=0; \
 	for python in $$pythons; do \
 		echo "=== $$($$python -V)"; \
-		$$python -m pytest $(ARGS) || status=1; \
+		$$python -m pytest -n $(WORKERS) --dist loadfile $(ARGS) || status=1; \
 	done; exit $$status
 
 lint:

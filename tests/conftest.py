@@ -65,7 +65,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # Short names: sockets are made far below.
     _temporary.append((os.environ.get("TMPDIR"), tempfile.mkdtemp(prefix="xt")))
     os.environ["TMPDIR"] = tempfile.tempdir = _temporary[-1][1]
-    if config.option.basetemp is None:
+    # A worker of pytest-xdist is given one below the first process's: another run's, and too long for sockets.
+    if config.option.basetemp is None or hasattr(config, "workerinput"):
         config.option.basetemp = os.path.join(_temporary[-1][1], OF_PYTEST)
 
 
@@ -101,6 +102,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: "pytest.CallInfo[None]") 
     report = outcome.get_result()  # type: ignore[attr-defined]
     if report.failed:
         item.user_properties.append(("failed", report.when))
+    # What tests log or fail with can hold halves of characters, which a worker cannot send on.
+    report.sections = [(name, _sendable(text)) for name, text in report.sections]
+    if report.longrepr and _sendable(str(report.longrepr)) != str(report.longrepr):
+        report.longrepr = _sendable(str(report.longrepr))
     # An expected failure is reported as a skip, too; it did run.
     if CI and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
@@ -114,6 +119,10 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
     if CI and report.skipped:
         report.outcome = "failed"
         report.longrepr = f"skipped, which is a failure under CI: {_reason(report.longrepr)}"
+
+
+def _sendable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _reason(longrepr: object) -> str:

@@ -97,8 +97,8 @@ def test_openssl_finds_nothing_wrong_in_strict_mode(ca: making.Pair, tmp_path: A
                           ("sslclient", making.new_client(ca, "x", NOW))):
         (tmp_path / "x.pem").write_text(made.certificate)
         done = subprocess.run(
-            [need_program("openssl"), "verify", "-x509_strict", "-purpose", purpose, "-attime", str(int(NOW)), "-CAfile",
-             str(tmp_path / "ca.pem"), str(tmp_path / "x.pem")],
+            [need_program("openssl"), "verify", "-x509_strict", "-purpose", purpose, "-attime", str(int(NOW)),
+             "-CAfile", str(tmp_path / "ca.pem"), str(tmp_path / "x.pem")],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=30)
         assert done.returncode == 0, done.stdout.decode()
 

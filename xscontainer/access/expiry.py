@@ -38,6 +38,6 @@ def warn(sessions: SessionPool, vm: VMRecord, ends: float) -> None:
 
 
 def _body(vm: VMRecord, moment: str) -> str:
-    return (f"A TLS certificate that the container engine of VM {vm.label} is reached with ends at {moment}; from then on "
-            f"its containers are out of reach. Give it new ones: xscontainer-prepare-vm -v {vm.uuid} --mode tls "
-            "--generate-certs.")
+    return (f"A TLS certificate that the container engine of VM {vm.label} is reached with ends at {moment}; "
+            f"from then on its containers are out of reach. Give it new ones: "
+            f"xscontainer-prepare-vm -v {vm.uuid} --mode tls --generate-certs.")

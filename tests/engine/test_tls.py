@@ -10,6 +10,7 @@ from typing import Any, Callable, Iterator, List, Tuple
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from tests.engine.peers import OK_PING, Script, Server, http_answer, read_head
@@ -100,6 +101,42 @@ def test_a_certificate_that_is_not_to_be_trusted(authority: Authority, serve: Ma
     with pytest.raises(TLSCertificateInvalid) as caught:
         connect(authority.credentials._replace(ca=other.client.certificate + ca), server.port)
     assert words in caught.value.message and caught.value.hint
+
+
+def _odd(ca: making.Pair, fault: str) -> making.Pair:
+    """A certificate that keeps to no rules, and whose issuer is called as the CA."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    signer = making._load(ca)
+    builder = making._builder(making._name("odd"), signer.certificate.subject, key, NOW, 10)
+    for last in (100, 101):
+        builder = builder.add_extension(x509.UnrecognizedExtension(
+            x509.ObjectIdentifier(f"2.5.29.{last}"), b"0\x06\x87\x04\x7f\0\0\1"), critical=False)
+    der = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+    before, after = {
+        "a version of its own": (b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07"),
+        "an unknown signature": (b"\x2a\x86\x48\xce\x3d\x04\x03\x02", b"\x2a\x86\x48\xce\x3d\x04\x03\x7f"),
+        "an extension twice": (b"\x06\x03\x55\x1d\x64", b"\x06\x03\x55\x1d\x65"),
+    }[fault]
+    assert before in der
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
+                                serialization.NoEncryption())
+    return making.Pair(ssl.DER_cert_to_PEM_cert(der.replace(before, after)), private.decode())
+
+
+def test_a_certificate_that_keeps_to_no_rules(authority: Authority, serve: Make) -> None:
+    """A guest may show what it likes; it is refused as any other."""
+    server = serve(Script(), pair=_odd(authority.ca, "a version of its own"))
+    with pytest.raises(TLSCertificateInvalid, match="is refused: "):
+        connect(authority.credentials, server.port)
+
+
+def test_what_cannot_be_read_is_an_error_of_one_kind(authority: Authority) -> None:
+    with pytest.raises(ValueError):
+        certs.load(_odd(authority.ca, "a version of its own").certificate)
+    with pytest.raises(ValueError):
+        certs.facts(certs.load(_odd(authority.ca, "an extension twice").certificate))
+    assert certs.signer_of(certs.load(_odd(authority.ca, "an unknown signature").certificate),
+                           authority.ca.certificate) is None
 
 
 def _with_an_older_certificate(label: str) -> Tuple[making.Pair, str]:

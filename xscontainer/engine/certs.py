@@ -8,13 +8,16 @@ import time
 from typing import List, NamedTuple, Optional, Tuple
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from xscontainer.engine import failures
 from xscontainer.errors import TLSCredentialsInvalid
 
 MOST_PEM = 64 * 1024  # characters of one certificate (with its chain) or key
 MEMORY = "/dev/shm"  # a file system that no disk holds
+
+# What the library raises beside ValueError for a certificate that keeps to no rules.
+_MALFORMED = (x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 
 
 class Credentials(NamedTuple):
@@ -115,6 +118,8 @@ def facts(certificate: x509.Certificate) -> Facts:
         names = tuple(failures.words(name.value) for name in extension.value)
     except x509.ExtensionNotFound:
         names = ()
+    except _MALFORMED as error:
+        raise ValueError("its extensions are malformed") from error
     return Facts(failures.words(certificate.subject.rfc4514_string()),
                  failures.words(certificate.issuer.rfc4514_string()), names[:20], *validity(certificate))
 
@@ -160,7 +165,7 @@ def signer_of(certificate: x509.Certificate, ca: str) -> Optional[Facts]:
             authority = load(block)
             certificate.verify_directly_issued_by(authority)
             return facts(authority)
-        except (ValueError, TypeError, InvalidSignature):
+        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
             continue
     return None
 
@@ -175,4 +180,7 @@ def load(pem: str) -> x509.Certificate:
 
     :raises ValueError: there is none.
     """
-    return x509.load_pem_x509_certificate(pem.encode("utf-8"))
+    try:
+        return x509.load_pem_x509_certificate(pem.encode("utf-8"))
+    except _MALFORMED as error:
+        raise ValueError("it is malformed") from error

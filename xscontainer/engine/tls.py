@@ -218,7 +218,7 @@ class TLSConnection(Connection):
         with answered, context.wrap_socket(answered, do_handshake_on_connect=False) as sock:
             sock.settimeout(max(0.001, min(self._ssh.banner_timeout, deadline - time.monotonic())))
             sock.do_handshake()
-            return x509.load_der_x509_certificate(sock.getpeercert(True) or b"")
+            return certs.load(ssl.DER_cert_to_PEM_cert(sock.getpeercert(True) or b""))
 
 
 def _verification(error: BaseException) -> bool:

@@ -9,11 +9,15 @@ import time
 from typing import Any, Callable, Optional, Tuple
 
 import paramiko
+from paramiko.common import MSG_EXT_INFO, MSG_USERAUTH_INFO_REQUEST
 from paramiko.packet import NeedRekeyException, Packetizer
 
 # OpenSSH's own bound; a header, MAC and padding come on top.
 MOST_PACKET_BYTES = 256 * 1024 + 1024
 MOST_GREETING_BYTES = 64 * 1024
+
+# Messages with a count of entries: strings before the count, fewest bytes of an entry.
+_COUNTED = {MSG_EXT_INFO: (0, 8), MSG_USERAUTH_INFO_REQUEST: (3, 5)}
 
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)  # Linux
 
@@ -75,6 +79,7 @@ class BoundedPacketizer(Packetizer):
         self._acknowledge()
         try:
             kind, message = super().read_message()
+            _check_count(kind, message)
         except NeedRekeyException:
             raise
         except Exception as error:
@@ -152,3 +157,21 @@ class BoundedPacketizer(Packetizer):
             self._line.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # never connected, or ended already
+
+
+def _check_count(kind: int, message: paramiko.Message) -> None:
+    """paramiko goes through as many entries as a message claims, whether or not they are there: 4294967296 of them
+    take hours, and more memory than there is.
+
+    :raises paramiko.SSHException: they cannot all be in the message.
+    """
+    if kind not in _COUNTED:
+        return
+    strings, entry = _COUNTED[kind]
+    for _ in range(strings):
+        message.get_string()
+    # One number stands for two messages; in the other one nothing is left here, which reads as 0.
+    if message.get_int() * entry > len(message.get_remainder()):
+        raise paramiko.SSHException("a message claims more entries than are in it")
+    # As it came: the kind has been read, and is not part of it any more.
+    message.rewind()

@@ -118,7 +118,13 @@ class Terminal:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        os.close(self._master)
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """The terminal goes, as when an SSH connection to the host breaks."""
+        if self._master >= 0:
+            os.close(self._master)
+        self._master = -1
 
     def until(self, words: str, seconds: float = 20.0) -> None:
         deadline = time.monotonic() + seconds

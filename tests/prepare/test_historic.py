@@ -187,13 +187,22 @@ def test_nobody_runs_the_script(world: Fresh, tls: TLSVM) -> None:
     assert drive["empty"] is True
 
 
-def test_it_is_called_off(world: Fresh, tls: TLSVM) -> None:
+@pytest.mark.parametrize("way, code", [("Ctrl-C", 130), ("SIGTERM", 143), ("the terminal goes", 129)])
+def test_it_is_called_off(world: Fresh, tls: TLSVM, way: str, code: int) -> None:
+    """However it ends, the guest's private key is nowhere any more."""
     disks = set(world.pool.records("VDI"))
     with Terminal(argv(world, "-v", tls.uuid, "--mode", "tls", "--generate-certs")) as terminal:
         terminal.until("Ctrl-C")
         terminal.until("waiting for the engine")
-        terminal.type("\x03")
-        assert terminal.end() == 130
+        if way == "Ctrl-C":
+            terminal.type("\x03")
+            terminal.end()
+        elif way == "SIGTERM":
+            terminal.process.terminate()
+            terminal.end()
+        else:
+            terminal.hang_up()
+        assert terminal.process.wait(20) == code
     assert set(world.pool.records("VDI")) == disks and keys.MODE not in tls.config
 
 

@@ -7,9 +7,12 @@ Exit codes: 0 done, 1 XAPI does not answer or refuses, 2 called wrongly; a comma
 """
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
-from typing import List, Optional
+import threading
+from typing import Iterator, List, Optional
 
 from xscontainer import __version__, settings
 from xscontainer.cli import creating, diagnosing, drive, hostkeys, listing, preparing, rotating, wiping
@@ -25,6 +28,36 @@ def main(arguments: "Optional[List[str]]" = None) -> int:
 
 def guarded(program: str, options: argparse.Namespace) -> int:
     """``options.run`` with the settings that ``options.config`` names; what goes wrong is told as a person reads it."""
+    with _ended_in_order():
+        return _guarded(program, options)
+
+
+@contextlib.contextmanager
+def _ended_in_order() -> "Iterator[None]":
+    """Have what was begun taken back when we are told to end, or the terminal goes: a disc with a key, for instance."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, _frame: object) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)  # once is enough
+        raise SystemExit(128 + number)
+
+    # One that is ignored stays so: that is how nohup works.
+    before = {number: handler for number, handler in (
+        (number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGHUP))
+        if handler is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _guarded(program: str, options: argparse.Namespace) -> int:
     try:
         loaded = settings.load(options.config)
         for warning in loaded.warnings:

@@ -24,7 +24,7 @@ def test_what_takes_a_role_is_refused_without_it(function: str) -> None:
 def test_a_vm_admin_changes_vms_and_not_the_pool() -> None:
     caller = Caller(True, False, VM_ADMIN, False)
     allowed = {function for function in policy.NEEDS if not policy.refusal(function, caller)}
-    assert allowed == {"prepare", "hostkey_accept", "create", "create_config_drive"}
+    assert allowed == {"prepare", "hostkey_accept", "create", "create_config_drive", "get_config_drive_configuration"}
 
 
 def test_the_rest_is_for_all() -> None:

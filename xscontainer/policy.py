@@ -14,6 +14,8 @@ NEEDS = {
     "prepare": _OF_VM_ADMINS,
     "hostkey_accept": _OF_VM_ADMINS,
     "create_config_drive": _OF_VM_ADMINS,
+    # Who may read a disk may read what is in the configuration on it: passwords, for instance.
+    "get_config_drive_configuration": _OF_VM_ADMINS,
     "create": _OF_VM_ADMINS,
     "key_install": _OF_POOL_OPERATORS,
     "key_rotate": _OF_POOL_OPERATORS,

@@ -38,7 +38,8 @@ def login(world: Fresh) -> Iterator[Any]:
 
 
 CALLS = [("prepare", {"username": USER}), ("hostkey_accept", {"fingerprint": "SHA256:" + "x" * 43}),
-         ("key_rotate", {}), ("key_rotate", {"finish": "yes", "force": "yes"}), ("key_install", {"remove": "yes"})]
+         ("key_rotate", {}), ("key_rotate", {"finish": "yes", "force": "yes"}), ("key_install", {"remove": "yes"}),
+         ("get_config_drive_configuration", {"vdiuuid": "9a0d1c39-5a2c-4f1b-8f0a-000000000000"})]
 
 
 @pytest.mark.parametrize("host", [0, 1], ids=["coordinator", "member"])

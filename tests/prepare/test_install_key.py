@@ -1,19 +1,23 @@
 """The pool's key in a guest's authorized_keys, by real sshds, shells and file systems."""
 
 import os
+import socket
 import stat
+import threading
+import time
 from typing import Any, Callable, List
 
 import paramiko
 import pytest
 
+from tests.engine.peers import Server
 from tests.need import need_program
 from tests.prepare.guests import INSIDE, PASSWORD, UID, USER, FreshGuest
 from xscontainer.engine import install_key
 from xscontainer.engine.keypair import public_line
 from xscontainer.engine.login import Guest
 from xscontainer.engine.transport import GuestTransport
-from xscontainer.errors import KeyInstallFailed
+from xscontainer.errors import GuestSilent, KeyInstallFailed
 from xscontainer.settings import SSHSettings
 
 pytestmark = pytest.mark.real
@@ -255,3 +259,54 @@ def test_refused_ways(make_guest: Make, pool_key: paramiko.PKey) -> None:
         install(guest, pool_key)
     texts.append(str(failure.value))
     assert "runs no commands" in texts[0]
+
+
+class _Lets(paramiko.ServerInterface):
+    """Everybody in, with any command; reads on channels as slowly as may be."""
+
+    def __init__(self) -> None:
+        self.over = threading.Event()
+
+    def check_auth_password(self, username: str, password: str) -> int:
+        return paramiko.common.AUTH_SUCCESSFUL
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "password"
+
+    def check_channel_request(self, kind: str, chanid: int) -> int:
+        return paramiko.common.OPEN_SUCCEEDED
+
+    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        def sip() -> None:
+            while not self.over.wait(0.1) and channel.recv(1):
+                pass
+
+        self.sips = threading.Thread(target=sip)
+        self.sips.start()
+        return True
+
+
+def test_a_guest_that_takes_it_byte_by_byte(pool_key: paramiko.PKey, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(install_key, "SECONDS", 1.0)
+    lets = _Lets()
+
+    def serve(peer: socket.socket) -> None:
+        transport = paramiko.Transport(peer, default_window_size=1)
+        transport.add_server_key(paramiko.ECDSAKey.generate())
+        try:
+            transport.start_server(server=lets, event=threading.Event())
+            transport.join(20.0)
+        finally:
+            transport.close()
+
+    with Server(serve) as server:
+        try:
+            with Guest(["127.0.0.1"], server.port, QUICK) as met:
+                met.by_password(USER, PASSWORD)
+                began = time.monotonic()
+                with pytest.raises(GuestSilent, match="did not install"):
+                    install_key.install(met.transport, pool_key)
+                assert time.monotonic() - began < 5.0
+        finally:
+            lets.over.set()
+            lets.sips.join(5.0)

@@ -121,8 +121,10 @@ def _converse(transport: GuestTransport, data: bytes, deadline: float) -> Tuple[
     """What the script says on standard output and standard error, each up to a bound."""
     channel = transport.execute(COMMAND, deadline)
     try:
-        channel.settimeout(SECONDS)
-        channel.sendall(data)
+        # Not sendall: it begins anew to wait with each byte that the guest deigns to take.
+        while data:
+            channel.settimeout(max(0.001, deadline - time.monotonic()))
+            data = data[channel.send(data):]
         channel.shutdown_write()
         heard = []
         for receive in (channel.recv, channel.recv_stderr):

@@ -15,7 +15,7 @@ from xscontainer import __version__, addresses, keys, settings
 from xscontainer.cli import calling, guarded, preparing
 from xscontainer.cli.columns import neutral
 from xscontainer.cli.preparing import Wanted
-from xscontainer.errors import ArgumentError, ObjectGone, XapiError
+from xscontainer.errors import ArgumentError, ObjectGone, VMNotRunning, XapiError
 from xscontainer.reach import SSH, TLS
 from xscontainer.settings import Settings
 from xscontainer.vmrecord import NULL_REF, VMRecord
@@ -34,7 +34,8 @@ _SECRETS = (("clientcertsecret", keys.TLS_CLIENT_CERT), ("clientkeysecret", keys
             ("cacertsecret", keys.TLS_CA_CERT))
 
 # What an engine answers with, or its machine, before the script has run.
-_NOT_YET = ("GUEST_", "TLS_", "CONNECT_ERROR", "TRANSPORT_LOST", "ENGINE_", "VM_ELSEWHERE")
+_NOT_YET = ("GUEST_", "TLS_PROTOCOL", "TLS_CERTIFICATE_INVALID", "TLS_CLIENT_REFUSED", "CONNECT_ERROR",
+            "TRANSPORT_LOST", "ENGINE_", "VM_ELSEWHERE")
 
 
 def main(arguments: "Optional[List[str]]" = None) -> int:
@@ -132,6 +133,8 @@ class _Made(NamedTuple):
 
 def _with_new(session: Session, conf: Settings, wanted: Wanted, options: argparse.Namespace) -> int:
     vm = xapi_vm.record(session, wanted.vm)
+    if vm.power_state != "Running":
+        raise VMNotRunning(f"The VM {vm.label} is not running: its power state is {vm.power_state}.")
     made = _make(session, conf, vm, options.address or "")
     wanted = wanted._replace(wishes={**wanted.wishes, **made.wishes})
     with _disc(session, conf, vm, made.medium, options.sr or ""):

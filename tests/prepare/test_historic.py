@@ -17,6 +17,7 @@ from tests.system.conftest import _leaves_nothing_behind  # noqa: F401 - one wor
 from xscontainer import keys
 from xscontainer.certificates import making
 from xscontainer.configdrive import isoread
+from xscontainer.engine import certs
 from xscontainer.simulator.engines.real import RealEngine
 from xscontainer.simulator.guests.addresses import AddressBlock
 from xscontainer.simulator.guests.tls import Certificates, flags, free_port
@@ -107,7 +108,7 @@ class TLSVM:
         with world.session() as session:
             disk.cd_drive(session, self.ref, running=False)  # as every VM of a usual template has one
             session.xenapi.VM.start_on(self.ref, world.pool.hosts[1].ref, False, False)
-        world.pool.set_networks(self.ref, {"0/ip": self.address})
+        world.pool.set_networks(self.ref, {"0/ip": self.address, "0/ipv6/0": "2001:db8::7"})
         self.uuid = str(world.pool.vm(self.ref)["uuid"])
         self.directory = os.path.join(world.directory, "t" + self.uuid[:6])
         self.images: List[bytes] = []
@@ -168,6 +169,8 @@ def test_certificates_are_made_and_handed_over(world: Fresh, tls: TLSVM) -> None
     assert drive["empty"] is True and set(world.pool.records("VDI")) == disks
     for name in ("enable-tls.sh", "enable-tls.ps1", "README.txt"):
         assert isoread.file_in(tls.images[0], name)
+    shown = certs.facts(certs.load((isoread.file_in(tls.images[0], "server-cert.pem") or b"").decode()))
+    assert shown.names == (tls.address, "2001:db8::7"), "all addresses that are reported"
     key = (isoread.file_in(tls.images[0], "server-key.pem") or b"").decode()
     assert "PRIVATE KEY" in key
     for cls in ("secret", "VM", "pool", "task"):
@@ -175,6 +178,15 @@ def test_certificates_are_made_and_handed_over(world: Fresh, tls: TLSVM) -> None
     assert world.call(0, "pause", vmuuid=tls.uuid, container="web") == "True"
     code, out, err = run(world, "-v", tls.uuid, "--mode", "tls")
     assert code == 0, err
+
+
+def test_a_vm_that_is_off(world: Fresh) -> None:
+    vm = world.pool.create_vm("off", power_state="Halted")
+    disks, drives = set(world.pool.records("VDI")), set(world.pool.records("VBD"))
+    code, _, err = run(world, "-v", str(world.pool.vm(vm)["uuid"]), "--mode", "tls", "--generate-certs",
+                       "--address", "192.0.2.7")
+    assert code == 1 and "not running" in err and "Start the VM" in err
+    assert set(world.pool.records("VDI")) == disks and set(world.pool.records("VBD")) == drives
 
 
 def test_nobody_runs_the_script(world: Fresh, tls: TLSVM) -> None:

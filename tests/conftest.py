@@ -22,10 +22,13 @@ import threading
 import time
 import uuid
 from types import FrameType
-from typing import Dict, FrozenSet, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import TYPE_CHECKING, Dict, FrozenSet, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    from tests.clients import Reader
 
 CI = bool(os.environ.get("CI"))
 LIMIT_SECONDS = 120.0
@@ -267,13 +270,14 @@ def _describe_socket(name: str) -> str:
     return name
 
 
-def _held() -> _Held:
+def held() -> _Held:
+    """What there is now that a test could leave behind."""
     files = frozenset(os.listdir(tempfile.gettempdir())) - {OF_PYTEST}
     return _Held(frozenset(threading.enumerate()), frozenset(_processes()), frozenset(_sockets()), files)
 
 
 def _left(before: _Held) -> List[str]:
-    after = _held()
+    after = held()
     left = [f"thread {thread.name!r}" for thread in after.threads - before.threads]
     left += [process.describe() for process in after.processes - before.processes]
     # Counted, so that a fixture of a wider scope may connect anew meanwhile.
@@ -283,11 +287,8 @@ def _left(before: _Held) -> List[str]:
     return sorted(left)
 
 
-@pytest.fixture(autouse=True)
-def _leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Set up before any other fixture of a test and torn down after them all."""
-    before = _held()
-    yield
+def left_behind(before: _Held) -> List[str]:
+    """What is there that was not ``before``, in words, and stays for SETTLE_SECONDS."""
     left = _left(before)
     deadline = time.monotonic() + SETTLE_SECONDS
     while left and time.monotonic() < deadline:
@@ -295,7 +296,37 @@ def _leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
         gc.collect()
         time.sleep(0.01)
         left = _left(before)
+    return left
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Set up before any other fixture of a test and torn down after them all."""
+    before = held()
+    yield
+    left = left_behind(before)
     failed = any(name == "failed" for name, _ in request.node.user_properties)
     # A failed test's frames are kept for its report, and all they refer to: that is no leak of its own.
     if left and not failed:
         pytest.fail("left behind: " + ", ".join(left), pytrace=False)
+
+
+# How clients read, for tests in every directory; imported when used, since these rules are tried on suites elsewhere.
+
+
+@pytest.fixture(scope="module")
+def orchestra() -> "Iterator[Reader]":
+    """Xen Orchestra's parser."""
+    from tests.clients import FastXmlParser
+
+    with FastXmlParser() as reader:
+        yield reader
+
+
+@pytest.fixture(scope="module")
+def center() -> "Iterator[Reader]":
+    """XenCenter's parser."""
+    from tests.clients import MonoXml
+
+    with MonoXml() as reader:
+        yield reader

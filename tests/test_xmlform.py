@@ -2,32 +2,20 @@
 
 import json
 import re
-from typing import Any, Dict, Iterator, List, Sequence
+from typing import Any, Dict, List, Sequence
 from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.clients import FastXmlParser, MonoXml, Reader, engine_json
+from tests.clients import Reader, engine_json
 from tests.clients.engine_json import NASTY_TEXTS, entry, nasty_entries
 from xscontainer import xmlform
 from xscontainer.model import Container, ContainerList, EngineInfo, EngineVersion, Port, containers_from_api
 
 FLAT = ("names", "command", "created", "status", "container", "id", "image")
 OURS = ("state", "health", "actions", "reason")
-
-
-@pytest.fixture(scope="module")
-def orchestra() -> Iterator[Reader]:
-    with FastXmlParser() as reader:
-        yield reader
-
-
-@pytest.fixture(scope="module")
-def center() -> Iterator[Reader]:
-    with MonoXml() as reader:
-        yield reader
 
 
 def legal(character: str) -> bool:

@@ -2,14 +2,14 @@
 
 import json
 import re
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, List
 from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.clients import FastXmlParser, MonoXml, Reader, engine_json
+from tests.clients import Reader, engine_json
 from tests.clients.engine_json import NASTY_TEXTS
 from tests.test_xmlform import counted_entities, legal
 from xscontainer import xmlform
@@ -34,18 +34,6 @@ NASTY_KEYS = [
     "a\tb\nc",
     "\x00",
 ]
-
-
-@pytest.fixture(scope="module")
-def orchestra() -> Iterator[Reader]:
-    with FastXmlParser() as reader:
-        yield reader
-
-
-@pytest.fixture(scope="module")
-def center() -> Iterator[Reader]:
-    with MonoXml() as reader:
-        yield reader
 
 
 def plain(value: str) -> str:

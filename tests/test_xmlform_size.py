@@ -2,13 +2,13 @@
 
 import json
 import time
-from typing import Any, Iterator, List, Tuple
+from typing import Any, List, Tuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.clients import FastXmlParser, MonoXml, Reader, engine_json
+from tests.clients import Reader, engine_json
 from tests.clients.engine_json import entry
 from xscontainer import xmlform
 from xscontainer.model import Container, containers_from_api, least_wanted_last
@@ -17,9 +17,8 @@ EMPTY_BYTES = 200  # a document with no container in it, but with both notes
 
 
 @pytest.fixture(scope="module")
-def readers() -> Iterator[List[Reader]]:
-    with FastXmlParser() as orchestra, MonoXml() as center:
-        yield [orchestra, center]
+def readers(orchestra: Reader, center: Reader) -> List[Reader]:
+    return [orchestra, center]
 
 
 def typical(number: int, **fields: Any) -> Any:

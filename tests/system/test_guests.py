@@ -8,7 +8,7 @@ import pytest
 
 from tests.bench.scene import VM
 from tests.need import need_program
-from tests.system.world import World
+from tests.system.world import World, change
 from tests.waiting import until
 from xscontainer import keys
 
@@ -35,11 +35,6 @@ def vm(world: World) -> Iterator[VM]:
     yield vm
     vm.guest.start()
     world.wait_right(vm)
-
-
-def change(vm: VM) -> None:
-    """Something that the last list cannot show."""
-    vm.engine.run(f"changed-{len(vm.engine.list())}")
 
 
 def reconnect(vm: VM) -> None:

@@ -13,7 +13,7 @@ from tests.bench.scene import VM
 from tests.clients import FastXmlParser, MonoXml
 from tests.need import need, need_program
 from tests.system.rules import check_inspect, check_ps, check_top
-from tests.system.world import World
+from tests.system.world import World, change
 from tests.waiting import until
 from xscontainer import keys
 from xscontainer.simulator.engines import EmbeddedEngine
@@ -48,11 +48,6 @@ def vm(world: World) -> Iterator[VM]:
     until(lambda: vm.guest.sessions == 1, "it is not reached as at first")
     change(vm)  # nor shown, if that is an old connection, or one that is being made
     world.wait_right(vm)
-
-
-def change(vm: VM) -> None:
-    """Something that the last list cannot show."""
-    vm.engine.run(f"changed-{len(vm.engine.list())}", start=False)
 
 
 def twin(world: World, vm: VM, name: str, **options: Any) -> OpenSSHGuest:

@@ -155,6 +155,11 @@ class World(Scene):
             self.pool.hosts[host].ref, "xscontainer", function, arguments))
 
 
+def change(vm: VM) -> None:
+    """Something that the last list cannot show."""
+    vm.engine.run(f"changed-{len(vm.engine.list())}", start=False)
+
+
 def failure_of(call: Any) -> List[str]:
     try:
         value = call()

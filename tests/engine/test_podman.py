@@ -1,20 +1,19 @@
 """Podman's way of speaking Docker's API: as recorded from 4.3, and for real."""
 
 import json
-import time
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List
+from typing import Any, Callable, Dict, Iterator
 
 import pytest
 
+from tests.engine import real
 from tests.engine.conftest import ENGINE
 from tests.engine.peers import Script, Server, SocketConnection, Sshd, http_answer
-from tests.need import need
+from tests.engine.real import actions, running, until_lost
 from tests.waiting import until
 from xscontainer import xmlform
 from xscontainer.engine import api, ssh
-from xscontainer.engine.events import EventStream
-from xscontainer.errors import ContainerConflict, ContainerNotFound, EngineGarbage, EngineLost
+from xscontainer.errors import ContainerConflict, ContainerNotFound, EngineGarbage
 from xscontainer.model import Container, EngineEvent, EngineInfo, EngineVersion, Port, containers_from_api
 from xscontainer.simulator.engines.podman import PodmanEngine
 
@@ -157,17 +156,9 @@ def test_no_processes_of_what_does_not_run(socket_path: str) -> None:
 # --- for real
 
 
-
-@contextmanager
-def running(directory: str, **options: Any) -> Iterator[PodmanEngine]:
-    need(not PodmanEngine.missing(), PodmanEngine.missing())
-    with PodmanEngine(directory, **options) as engine:
-        yield engine
-
-
 @pytest.fixture(scope="module")
 def podman(tmp_path_factory: Any) -> Iterator[PodmanEngine]:
-    with running(str(tmp_path_factory.mktemp("p"))) as engine:
+    with running(PodmanEngine(str(tmp_path_factory.mktemp("p")))) as engine:
         yield engine
 
 
@@ -181,21 +172,8 @@ def engine(podman: PodmanEngine, make_sshd: Callable[..., Sshd],
 
 @pytest.fixture
 def container(podman: PodmanEngine) -> Iterator[str]:
-    identifier = podman.run("Web_1.a-b", StopSignal="SIGKILL")
-    yield identifier
-    podman.do("remove", identifier)
-    podman.client().close()
-
-
-def actions(stream: EventStream, last: str) -> List[str]:
-    """Actions up to ``last``."""
-    seen: List[str] = []
-    deadline = time.monotonic() + 20
-    while last not in seen:
-        told = stream.get(max(0.0, deadline - time.monotonic()))
-        assert told is not None, seen
-        seen.append(told.action)
-    return seen
+    with real.container(podman, "Web_1.a-b") as identifier:
+        yield identifier
 
 
 def state_of(engine: api.Engine, identifier: str) -> str:
@@ -263,7 +241,7 @@ def test_documents_of_the_real_one(engine: api.Engine, container: str) -> None:
 @pytest.mark.real
 def test_an_event_stream_keeps_it_from_ending(tmp_path_factory: Any) -> None:
     """Left alone it ends; followed it stays; and who asks next has it started again."""
-    with running(str(tmp_path_factory.mktemp("i")), idle=1, activated=True) as podman:
+    with running(PodmanEngine(str(tmp_path_factory.mktemp("i")), idle=1, activated=True)) as podman:
         connection = SocketConnection(podman.socket_path)
         engine = api.Engine(connection, ENGINE)
         with engine.events() as stream:
@@ -281,15 +259,13 @@ def test_an_event_stream_keeps_it_from_ending(tmp_path_factory: Any) -> None:
 
 @pytest.mark.real
 def test_its_end_is_a_loss(tmp_path_factory: Any) -> None:
-    with running(str(tmp_path_factory.mktemp("l"))) as podman:
+    with running(PodmanEngine(str(tmp_path_factory.mktemp("l")))) as podman:
         connection = SocketConnection(podman.socket_path)
         engine = api.Engine(connection, ENGINE)
         identifier = podman.run("outlives")
         with engine.events() as stream:
             podman.stop()
-            with pytest.raises(EngineLost):
-                while True:
-                    assert stream.get(20) is not None
+            until_lost(stream)
         podman.start()
         assert state_of(engine, identifier) == "Up"
         engine.close()

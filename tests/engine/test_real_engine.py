@@ -1,51 +1,24 @@
 """The verbs and the events on a real dockerd behind a real sshd."""
 
-import gc
 import time
-import warnings
-from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List
+from typing import Any, Callable, Iterator
 
 import pytest
 
+from tests.engine import real
 from tests.engine.conftest import ENGINE
 from tests.engine.peers import Sshd
-from tests.need import need
+from tests.engine.real import actions, lost_and_found, running, state_of
 from xscontainer.engine import api, ssh
-from xscontainer.engine.events import EventStream
-from xscontainer.errors import (
-    ContainerConflict,
-    ContainerNotFound,
-    EngineLost,
-    EngineUnavailable,
-)
+from xscontainer.errors import ContainerConflict, ContainerNotFound, EngineUnavailable
 from xscontainer.simulator.engines.real import RealEngine
 
 pytestmark = pytest.mark.real
 
 
-def start(engine: RealEngine) -> None:
-    """docker's client drops its socket unclosed each time dockerd is not up yet."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        engine.start()
-        gc.collect()
-
-
-@contextmanager
-def running(directory: str) -> Iterator[RealEngine]:
-    need(not RealEngine.missing(), RealEngine.missing())
-    engine = RealEngine(directory)
-    try:
-        start(engine)
-        yield engine
-    finally:
-        engine.close()
-
-
 @pytest.fixture(scope="module")
 def dockerd(tmp_path_factory: Any) -> Iterator[RealEngine]:
-    with running(str(tmp_path_factory.mktemp("docker"))) as engine:
+    with running(RealEngine(str(tmp_path_factory.mktemp("docker")))) as engine:
         yield engine
 
 
@@ -64,25 +37,8 @@ def engine(connection: ssh.SSHConnection) -> Iterator[api.Engine]:
 
 @pytest.fixture
 def container(dockerd: RealEngine) -> Iterator[str]:
-    identifier = dockerd.run("Web_1.a-b", StopSignal="SIGKILL")
-    yield identifier
-    dockerd.do("remove", identifier)
-    dockerd.client().close()
-
-
-def actions(stream: EventStream, until: str) -> List[str]:
-    """Actions up to ``until``."""
-    seen: List[str] = []
-    deadline = time.monotonic() + 20
-    while until not in seen:
-        event = stream.get(max(0.0, deadline - time.monotonic()))
-        assert event is not None, seen
-        seen.append(event.action)
-    return seen
-
-
-def state_of(entries: List[Dict[str, Any]], identifier: str) -> str:
-    return str([entry["State"] for entry in entries if entry["Id"] == identifier][0])
+    with real.container(dockerd, "Web_1.a-b") as identifier:
+        yield identifier
 
 
 @pytest.mark.parametrize("named", ["id", "short id", "name"])
@@ -151,21 +107,9 @@ def test_the_engines_noise_stays_in_the_guest(engine: api.Engine, dockerd: RealE
 
 def test_an_engine_restart_is_a_loss_and_then_forgotten(tmp_path_factory: Any, make_sshd: Callable[..., Sshd],
                                                         connect: Callable[..., ssh.SSHConnection]) -> None:
-    with running(str(tmp_path_factory.mktemp("d"))) as dockerd:
-        container = dockerd.run("web", start=False)
+    with running(RealEngine(str(tmp_path_factory.mktemp("d")))) as dockerd:
         connection = connect(make_sshd(), socket=dockerd.socket_path)
         engine = api.Engine(connection, ENGINE)
-        stream = engine.events()
-        dockerd.stop()
-        with pytest.raises(EngineLost):
-            while True:
-                assert stream.get(20) is not None
-        with pytest.raises(EngineUnavailable):
-            engine.containers()
-        start(dockerd)
-        assert engine.containers()
-        with engine.events() as again:
-            engine.start(container)
-            assert "start" in actions(again, "start")
+        lost_and_found(dockerd, engine, dockerd.stop, EngineUnavailable)
         assert not connection.closed
         engine.close()

@@ -5,14 +5,12 @@ from typing import Any, Iterator, List
 
 import pytest
 
-from tests.engine import tls_peers
-from tests.engine.test_real_engine import actions, start, state_of
+from tests.engine import real, tls_peers
+from tests.engine.real import actions, lost_and_found, running, state_of
 from tests.engine.tls_peers import ADDRESS, ENGINE, NAME, NOW, YEAR, Authority, connect
-from tests.need import need
 from xscontainer.certificates import making
 from xscontainer.engine import api, certs
 from xscontainer.errors import (
-    EngineLost,
     GuestUnreachable,
     TLSCertificateInvalid,
     TLSClientRefused,
@@ -32,18 +30,14 @@ def authority() -> Authority:
 
 @pytest.fixture(scope="module")
 def dockerd(authority: Authority, tmp_path_factory: Any) -> Iterator[Any]:
-    need(not RealEngine.missing(), RealEngine.missing())
-    for engine in tls_peers.dockerd(str(tmp_path_factory.mktemp("docker")), authority.engine_side):
-        start(engine)
+    with running(tls_peers.dockerd(str(tmp_path_factory.mktemp("docker")), authority.engine_side)) as engine:
         yield engine
 
 
 @pytest.fixture
 def container(dockerd: Any) -> Iterator[str]:
-    identifier = dockerd.run("web", StopSignal="SIGKILL")
-    yield identifier
-    dockerd.do("remove", identifier)
-    dockerd.client().close()
+    with real.container(dockerd, "web") as identifier:
+        yield identifier
 
 
 @pytest.fixture(params=["1.2", "1.3"])
@@ -106,38 +100,19 @@ def test_whom_we_do_not_trust(authority: Authority, dockerd: Any, version: str) 
 
 
 def test_an_engine_without_tls(authority: Authority, tmp_path: Any) -> None:
-    need(not RealEngine.missing(), RealEngine.missing())
     port = free_port(ADDRESS)
-    engine = RealEngine(str(tmp_path / "d"), flags=[f"--host=tcp://{ADDRESS}:{port}", "--tls=false"])
-    try:
-        start(engine)
+    with running(RealEngine(str(tmp_path / "d"), flags=[f"--host=tcp://{ADDRESS}:{port}", "--tls=false"])):
         with pytest.raises(TLSProtocol):
             connect(authority.credentials, port)
-    finally:
-        engine.close()
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
 def test_an_engine_restart_is_a_loss_and_then_forgotten(authority: Authority, tmp_path: Any, how: str) -> None:
-    need(not RealEngine.missing(), RealEngine.missing())
-    for dockerd in tls_peers.dockerd(str(tmp_path / "d"), authority.engine_side):
-        start(dockerd)
-        container = dockerd.run("web", start=False)
+    dockerd: Any
+    with running(tls_peers.dockerd(str(tmp_path / "d"), authority.engine_side)) as dockerd:
         connection = connect(authority.credentials, dockerd.tls_port)
         engine = api.Engine(connection, ENGINE)
-        assert engine.containers()
-        stream = engine.events()
-        getattr(dockerd, how)()
-        with pytest.raises(EngineLost):
-            while True:
-                assert stream.get(20) is not None
-        with pytest.raises(GuestUnreachable):
-            engine.containers()
-        start(dockerd)
-        assert engine.containers()
-        with engine.events() as again:
-            engine.start(container)
-            assert "start" in actions(again, "start")
+        lost_and_found(dockerd, engine, getattr(dockerd, how), GuestUnreachable)
         engine.close()
         connection.close()
 

@@ -5,7 +5,7 @@ import socket
 import ssl
 import time
 import warnings
-from typing import Any, Iterator, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 from tests.engine.peers import Serve
 from xscontainer.certificates import making
@@ -45,15 +45,12 @@ class Authority(NamedTuple):
         return Certificates(self.ca.certificate, self.server.certificate, self.server.key)
 
 
-def dockerd(directory: str, certificates: Certificates) -> Iterator[Any]:
+def dockerd(directory: str, certificates: Certificates) -> Any:
     """A real engine with an attribute ``tls_port``, not started."""
     port = free_port(ADDRESS)
     engine: Any = RealEngine(directory, flags=flags(directory, certificates, ADDRESS, port))
     engine.tls_port = port
-    try:
-        yield engine
-    finally:
-        engine.close()
+    return engine
 
 
 def server_context(directory: str, authority: Authority, pair: Optional[Pair] = None,

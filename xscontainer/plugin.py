@@ -56,6 +56,7 @@ CREATING = 700.0
 
 LONGEST_NAME = 255  # of a container, or a new VM
 DATASOURCES = ("configdrive", "nocloud")  # configdrive.image.LAYOUTS, which would load pycdlib here
+_SWITCHES = {"finish": ("yes", "status"), "force": ("yes",), "remove": ("yes",)}
 LONGEST_SHOWN = 100  # of what a caller gave us, in an error text
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
@@ -165,15 +166,17 @@ def _checked(name: str, value: str) -> str:
     if name.endswith(("uuid", "secret")):
         lowered = value.strip().lower()
         if not _UUID.match(lowered):
-            raise ArgumentError(f"The argument '{name}' must be a uuid, not {_shown(value)}.")
+            # Whoever gives the secret itself instead must not find it in a log.
+            given = "" if name.endswith("secret") else f", not {_shown(value)}"
+            raise ArgumentError(f"The argument '{name}' must be a uuid{given}.")
         return lowered
     if name in ("container", "object") and (len(value) > LONGEST_NAME or not _CONTAINER.match(value)):
         raise ArgumentError(f"The argument '{name}' must be a container's id or name, not {_shown(value)}.")
     if name == "fingerprint" and not _FINGERPRINT.match(value):
         raise ArgumentError(f"The argument '{name}' must be as ssh-keygen -l prints it, SHA256:..., "
                             f"not {_shown(value)}.")
-    if name in ("finish", "force", "remove") and value not in ("yes", "status"):
-        raise ArgumentError(f"The argument '{name}' must be yes, not {_shown(value)}.")
+    if name in _SWITCHES and value not in _SWITCHES[name]:
+        raise ArgumentError(f"The argument '{name}' must be {' or '.join(_SWITCHES[name])}, not {_shown(value)}.")
     if name == "name" and not (value.strip() and value.isprintable() and len(value) <= LONGEST_NAME):
         raise ArgumentError(f"The argument '{name}' must be 1 to {LONGEST_NAME} printable characters, "
                             f"not {_shown(value)}.")
@@ -271,8 +274,8 @@ def serve(call: Call, context: Context) -> bytes:
 
     :raises XSContainerError:
     """
-    if call.function in policy.NEEDS:
-        refusal = policy.refusal(call.function, _caller(call, context))
+    if policy.needed(call.function, call.arguments):
+        refusal = policy.refusal(call.function, call.arguments, _caller(call, context))
         if refusal:
             raise NotPermitted(refusal)
     host = serving_host(call, context)
@@ -296,8 +299,11 @@ def _caller(call: Call, context: Context) -> policy.Caller:
     def ask(session: Session) -> policy.Caller:
         xapi = session.xenapi
         if xapi.pool.get_master(xapi.pool.get_all()[0]) != here:
+            # Whoever calls through a VM of theirs may shut it down while the call is under way: it is nowhere then.
+            where = (f'field "is_a_template" = "false" and '
+                     f'(field "resident_on" = "{here}" or field "resident_on" = "{NULL_REF}")')
             busy = any("call_plugin" in vm["current_operations"].values()
-                       for vm in xapi.VM.get_all_records_where(f'field "resident_on" = "{here}"').values())
+                       for vm in xapi.VM.get_all_records_where(where).values())
             return policy.Caller(False, False, frozenset(), busy)
         return policy.Caller(True, xapi.session.get_is_local_superuser(call.session),
                              frozenset(xapi.session.get_rbac_permissions(call.session)), False)

@@ -5,7 +5,7 @@ argument. On the coordinator the plugin gets the caller's session; on another ho
 whoever called, and all that can be seen there is that some VM is being called so.
 """
 
-from typing import FrozenSet, NamedTuple
+from typing import Collection, FrozenSet, NamedTuple
 
 # What XAPI itself asks for, of someone who does by hand what a function does.
 _OF_VM_ADMINS = "vm.add_to_other_config"
@@ -20,6 +20,9 @@ NEEDS = {
     "key_install": _OF_POOL_OPERATORS,
     "key_rotate": _OF_POOL_OPERATORS,
 }
+# The same for arguments of functions that are for all without them: dom0 connects where these say, and tells what
+# answers there. VM.other_config says it otherwise.
+_WITH = {("hostkey_show", "address"): _OF_VM_ADMINS, ("hostkey_show", "port"): _OF_VM_ADMINS}
 _ROLES = {_OF_VM_ADMINS: "vm-admin", _OF_POOL_OPERATORS: "pool-operator"}
 
 
@@ -36,16 +39,24 @@ class Caller(NamedTuple):
     operator_at_work: bool
 
 
-def refusal(function: str, caller: Caller) -> str:
-    """Why the function is not for this caller, as a sentence; "" if it is."""
-    needed = NEEDS.get(function)
-    if needed is None:
+def needed(function: str, arguments: "Collection[str]") -> str:
+    """The permission that it takes to call the function with arguments of these names; "" if it is for all."""
+    asked = [_WITH[function, name] for name in arguments if (function, name) in _WITH]
+    return NEEDS.get(function) or (asked + [""])[0]
+
+
+def refusal(function: str, arguments: "Collection[str]", caller: Caller) -> str:
+    """Why the function, with these arguments, is not for this caller, as a sentence; "" if it is."""
+    permission = needed(function, arguments)
+    if not permission:
         return ""
+    given = [] if function in NEEDS else [name for name in arguments if (function, name) in _WITH]
+    what = " with ".join([f"'{function}'", *given[:1]])
     if caller.known:
-        if caller.superuser or needed in caller.permissions:
+        if caller.superuser or permission in caller.permissions:
             return ""
-        return f"The function '{function}' takes the role {_ROLES[needed]} or a higher one."
+        return f"The function {what} takes the role {_ROLES[permission]} or a higher one."
     if caller.operator_at_work:
-        return (f"The function '{function}' takes the role {_ROLES[needed]} or a higher one, and this host cannot tell "
+        return (f"The function {what} takes the role {_ROLES[permission]} or a higher one, and this host cannot tell "
                 "who calls while VM.call_host_plugin is under way for one of its VMs.")
     return ""

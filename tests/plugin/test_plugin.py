@@ -160,6 +160,17 @@ def test_every_argument_of_every_function_is_needed(function: str) -> None:
         assert f"'{name}'" in refused(function, **given_)
 
 
+def test_a_password_in_a_uuids_place_is_not_repeated(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("DEBUG"):
+        assert "hunter2" not in refused("prepare", vmuuid=VM, passwordsecret="hunter2")
+    assert "passwordsecret" in caplog.text and "hunter2" not in caplog.text
+
+
+@pytest.mark.parametrize("arguments", [{"finish": "no"}, {"finish": "yes", "force": "status"}, {"force": ""}])
+def test_a_switch_is_on_or_absent(arguments: Dict[str, str]) -> None:
+    assert "must be yes" in refused("key_rotate", **arguments)
+
+
 @pytest.mark.parametrize("container", [
     "a" * 64, "0123456789ab", "0123456789", "web", "Web_1.2-x", "9", "x" * 255,
 ])

@@ -38,7 +38,8 @@ def login(world: Fresh) -> Iterator[Any]:
 
 
 CALLS = [("prepare", {"username": USER}), ("hostkey_accept", {"fingerprint": "SHA256:" + "x" * 43}),
-         ("key_rotate", {}), ("key_rotate", {"finish": "yes", "force": "yes"}), ("key_install", {"remove": "yes"}),
+         ("hostkey_show", {"address": "192.0.2.1", "port": "443"}), ("key_rotate", {}),
+         ("key_rotate", {"finish": "yes", "force": "yes"}), ("key_install", {"remove": "yes"}),
          ("get_config_drive_configuration", {"vdiuuid": "9a0d1c39-5a2c-4f1b-8f0a-000000000000"})]
 
 
@@ -67,3 +68,14 @@ def test_others_are_not(world: Fresh, login: Any) -> None:
         "finish": "status"}).startswith("True")
     assert login("vm-operator").VM.call_host_plugin(vm.ref, "xscontainer", "hostkey_show", {
         "vmuuid": vm.uuid}).startswith("True")
+
+
+def test_an_operator_who_shuts_the_vm_down_meanwhile(world: Fresh, login: Any) -> None:
+    """The call goes on, and the VM that it came through is on no host any more."""
+    theirs = world.pool.create_vm("theirs", power_state="Halted")
+    arguments = {"vmuuid": str(world.pool.vm(theirs)["uuid"]), "username": USER}
+    for operations, code in (({"OpaqueRef:t": "call_plugin"}, "NOT_PERMITTED"), ({}, "VM_NOT_RUNNING")):
+        world.pool.set_field("VM", theirs, "current_operations", operations)
+        with pytest.raises(XenAPI.Failure) as failure:
+            login("pool-admin").host.call_plugin(world.pool.hosts[1].ref, "xscontainer", "prepare", arguments)
+        assert failure.value.details[0] == code

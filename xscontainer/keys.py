@@ -23,7 +23,7 @@ ADDRESS = "xscontainer-address"  # IPv4, IPv6 or name, instead of what the guest
 SSH_PORT = "xscontainer-ssh-port"  # TCP port of the guest's sshd; [ssh] port of the settings if absent
 ENGINE_SOCKET = "xscontainer-engine-socket"  # path of the engine's socket in the guest; looked for if absent
 ENGINE = "xscontainer-engine"  # "docker" or "podman"; whichever is found if absent
-TLS_WARNED = "xscontainer-tls-warned"  # VM uuid and end of the certificate that a message was posted about
+TLS_WARNED = "xscontainer-tls-warned"  # VM uuid, end of the certificate that a message was posted about, when
 TLS_PORT = "xscontainer-tls-port"  # TCP port of the engine in mode tls; [engine] tls_port of the settings if absent
 POOL_KEY = "xscontainer-key"  # SHA256 fingerprint of the pool key that the guest is known to accept, while keys change
 

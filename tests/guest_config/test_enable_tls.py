@@ -10,7 +10,7 @@ from typing import Any, List
 
 import pytest
 
-from tests.engine.test_real_engine import start
+from tests.engine.real import start
 from tests.engine.tls_peers import ADDRESS, Authority, connect
 from tests.need import need, need_program
 from xscontainer.engine import api

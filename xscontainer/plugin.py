@@ -97,7 +97,7 @@ VERBS: Dict[str, Verb] = {
                    patience=CREATING),
     "prepare": Verb(onboarding.prepare, ("vmuuid",), AT_VM,
                     ("passwordsecret", "fingerprint", "wait", *onboarding.WISHES), patience=PREPARING),
-    "hostkey_show": Verb(hostkeys.hostkey_show, ("vmuuid",), AT_VM, ("address", "port")),
+    "hostkey_show": Verb(hostkeys.hostkey_show, ("vmuuid",), AT_VM, ("address", "port", "mode")),
     "hostkey_accept": Verb(hostkeys.hostkey_accept, ("vmuuid", "fingerprint"), AT_VM),
     "key_rotate": Verb(rotation.key_rotate, (), ANYWHERE, ("finish", "force"), patience=ROTATING),
     "key_install": Verb(rotation.key_install, ("vmuuid",), AT_VM, ("remove",)),

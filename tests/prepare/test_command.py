@@ -79,6 +79,13 @@ def test_scripts_say_what_they_trust(world: Fresh, vm: VM) -> None:
     assert code == 0, err
 
 
+def test_a_vm_that_was_reached_over_tls(world: Fresh) -> None:
+    vm = world.add("former", config={keys.MODE: "tls"})
+    code, _, err = with_password(world, "prepare", vm.uuid, "-u", USER, "--mode", "ssh", "--yes")
+    assert code == 0, err
+    assert vm.config[keys.MODE] == "ssh"
+
+
 def test_host_keys(world: Fresh, vm: VM) -> None:
     code, out, _ = run(world, "hostkey-show", vm.uuid)
     assert code == 0 and vm.fingerprint in out and "pinned  none" in out

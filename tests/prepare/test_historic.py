@@ -178,6 +178,9 @@ def test_certificates_are_made_and_handed_over(world: Fresh, tls: TLSVM) -> None
     assert world.call(0, "pause", vmuuid=tls.uuid, container="web") == "True"
     code, out, err = run(world, "-v", tls.uuid, "--mode", "tls")
     assert code == 0, err
+    again = world.command("prepare", tls.uuid)
+    out, err = (text.decode() for text in again.communicate(timeout=60))
+    assert again.returncode == 0 and "Nothing had to be installed" in out, err
 
 
 def test_a_vm_that_is_off(world: Fresh) -> None:

@@ -21,11 +21,14 @@ CHANGED_HINT = ("If the VM was reinstalled on purpose, accept its key ('xscontai
                 "if not, something else answers at its address.")
 
 
-def hostkey_show(context: Context, vmuuid: str, address: str = "", port: str = "") -> str:
-    """What the guest shows now and what is pinned, as JSON; nothing is written."""
+def hostkey_show(context: Context, vmuuid: str, address: str = "", port: str = "", mode: str = "") -> str:
+    """What the guest shows now and what is pinned, as JSON; nothing is written.
+
+    :param mode: "ssh" to look at a VM that is reached over TLS up to now.
+    """
     vm = running_here(context, vmuuid)
     pinned, readable = pin_of(vm)
-    with greet(context, vm, pinned, {keys.ADDRESS: address, keys.SSH_PORT: port}) as guest:
+    with greet(context, vm, pinned, {keys.ADDRESS: address, keys.SSH_PORT: port, keys.MODE: mode}) as guest:
         shown, where = guest.host_key, guest.where
     return DONE + json.dumps({
         "type": shown.kind, "fingerprint": shown.fingerprint, "base64": shown.base64, "address": where,

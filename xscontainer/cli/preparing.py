@@ -6,6 +6,7 @@ import shutil
 import sys
 from typing import Any, Dict, NamedTuple, Optional
 
+from xscontainer import keys
 from xscontainer.cli import asking, calling, inventory, listing, progress
 from xscontainer.cli.columns import neutral
 from xscontainer.errors import VMElsewhere, XapiError
@@ -84,7 +85,7 @@ def prepare(session: Session, settings: Settings, wanted: Wanted) -> int:
 
 def _told(session: Session, settings: Settings, wanted: Wanted) -> "Dict[str, Any]":
     arguments = dict(wanted.wishes, vmuuid=wanted.vm)
-    if wanted.wishes.get("mode") != TLS:
+    if (wanted.wishes.get("mode") or _config(session, wanted).get(keys.MODE)) != TLS:
         fingerprint = _vouched(session, settings, wanted)
         if fingerprint:
             arguments["fingerprint"] = fingerprint
@@ -122,7 +123,7 @@ def _called(session: Session, settings: Settings, arguments: "Dict[str, str]") -
 
 def _vouched(session: Session, settings: Settings, wanted: Wanted) -> str:
     """The fingerprint that a person confirmed; "" where the host key is pinned already."""
-    where = {name: wanted.wishes[name] for name in ("address", "port") if name in wanted.wishes}
+    where = {name: wanted.wishes[name] for name in ("address", "port", "mode") if name in wanted.wishes}
     shown = json.loads(calling.call(session, settings, "hostkey_show", vmuuid=wanted.vm, **where))
     if shown["pinned"] and wanted.fingerprint is None:
         return ""  # the plugin compares them
@@ -130,10 +131,11 @@ def _vouched(session: Session, settings: Settings, wanted: Wanted) -> str:
 
 
 def _user(session: Session, settings: Settings, wanted: Wanted) -> str:
-    from xscontainer import keys
+    return _config(session, wanted).get(keys.USERNAME) or settings.ssh.user
 
-    config = session.xenapi.VM.get_other_config(session.xenapi.VM.get_by_uuid(wanted.vm))
-    return str(config.get(keys.USERNAME) or settings.ssh.user)
+
+def _config(session: Session, wanted: Wanted) -> "Dict[str, str]":
+    return dict(session.xenapi.VM.get_other_config(session.xenapi.VM.get_by_uuid(wanted.vm)))
 
 
 def _by_agent(settings: Settings, wanted: Wanted, fingerprint: str) -> "Dict[str, Any]":

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Optional
 
 import pytest
 
@@ -419,3 +419,23 @@ def test_what_is_the_vms_own_stays(pool: Pool, sessions: SessionPool, record: Re
 def test_a_vm_that_the_original_registered_is_believed(pool: Pool, sessions: SessionPool, record: Record) -> None:
     ref = pool.create_vm("old", other_config={**ON, keys.PS: "<docker_ps/>", keys.HOST_KEY: "AAAA"})
     assert sessions.run(lambda session: xapi_vm.adopt(session, record(ref))).other_config[keys.HOST_KEY] == "AAAA"
+
+
+def test_the_address_of_the_original_is_not_the_clones(pool: Pool, sessions: SessionPool, record: Record) -> None:
+    """Else the clone would show, and steer, the containers of the VM that it was made from."""
+    original = pool.create_vm("original", other_config={keys.ADDRESS: "192.0.2.7"})
+    owner = {keys.OWNER: record(original).uuid}
+
+    def adopted(address: str) -> "Optional[str]":
+        ref = clone_of(pool, **{keys.ADDRESS: address}, **owner)
+        left = sessions.run(lambda session: xapi_vm.adopt(session, record(ref))).other_config
+        assert left == record(ref).other_config
+        return left.get(keys.ADDRESS)
+
+    assert adopted("192.0.2.7") is None
+    assert adopted("192.0.2.8") == "192.0.2.8"
+    # One that has taken the original's place.
+    sessions.run(lambda session: session.xenapi.VM.hard_shutdown(original))
+    assert adopted("192.0.2.7") == "192.0.2.7"
+    sessions.run(lambda session: session.xenapi.VM.destroy(original))
+    assert adopted("192.0.2.7") == "192.0.2.7"

@@ -23,12 +23,8 @@ def _switch_on(session: Session, vm_uuid: str) -> None:
     if not vm.is_guest:
         raise ArgumentError(f"{vm.label} is a template, a snapshot or a control domain.",
                             "Only a VM can have its containers managed.")
-    if not vm.is_owner:
-        # A clone brings the list and the host key of the VM it was made from. From here on the
-        # keys are this VM's own, so the other's must not pass for them.
-        for key in (*keys.PUBLISHED, keys.HOST_KEY):
-            if key in vm.other_config:
-                xapi_vm.remove_key(session, vm.ref, key)
+    # From here on the keys are this VM's own, so what a clone carried in must not pass for them.
+    vm = xapi_vm.adopt(session, vm)
     # The switch comes last: whoever sees it on finds the rest in place.
     for key, value in ((keys.OWNER, vm.uuid), (keys.MONITOR, "True")):
         if vm.other_config.get(key) != value:

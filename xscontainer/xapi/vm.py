@@ -4,7 +4,7 @@ Never ``set_other_config``: it replaces the whole map by what we read before,
 and with it what another client wrote in between.
 """
 
-from typing import Dict
+from typing import Dict, Mapping
 
 from xscontainer import keys
 from xscontainer.errors import ObjectGone, XapiError
@@ -60,7 +60,7 @@ def remove_key(session: Session, vm_ref: str, key: str) -> None:
 
 
 def adopt(session: Session, vm: VMRecord) -> VMRecord:
-    """Remove what a clone, a copy or an import carried in: another VM's list, and the pin of its host key.
+    """Remove what a clone, a copy or an import carried in: another VM's list, the pin of its host key, its address.
 
     :returns: the record as it is then; ``vm`` itself if it is the VM's own.
     """
@@ -71,7 +71,8 @@ def adopt(session: Session, vm: VMRecord) -> VMRecord:
     if now.is_owner:
         return now
     config = dict(now.other_config)
-    for key in (*keys.PUBLISHED, keys.HOST_KEY):
+    address = (keys.ADDRESS,) if _address_of_owner(session, config) else ()
+    for key in (*keys.PUBLISHED, keys.HOST_KEY, *address):
         if key in config:
             remove_key(session, vm.ref, key)
             del config[key]
@@ -79,3 +80,15 @@ def adopt(session: Session, vm: VMRecord) -> VMRecord:
     put_key(session, vm.ref, keys.OWNER, vm.uuid, present=True)
     config[keys.OWNER] = vm.uuid
     return now._replace(other_config=config)
+
+
+def _address_of_owner(session: Session, config: "Mapping[str, str]") -> bool:
+    """Whether the address that is set is that of the VM it was carried in from, which is running."""
+    if not config.get(keys.ADDRESS):
+        return False
+    try:
+        owner = session.xenapi.VM.get_record(session.xenapi.VM.get_by_uuid(config[keys.OWNER]))
+    except ObjectGone:
+        return False
+    # Where that one is off, this may be its replica, which has taken its place.
+    return owner["power_state"] == "Running" and owner["other_config"].get(keys.ADDRESS) == config[keys.ADDRESS]

@@ -12,6 +12,7 @@ import pytest
 
 from tests.engine.conftest import ENGINE, QUICK
 from tests.engine.peers import Script, Server, Sshd, http_answer
+from tests.waiting import until
 from xscontainer.engine import api, hostkeys, ssh
 from xscontainer.errors import (
     ArgumentError,
@@ -285,18 +286,13 @@ def test_close_is_prompt_and_wakes_readers(make_sshd: MakeSshd, connect: Connect
         connection.open_stream(1)
 
 
-def test_the_owner_is_told_once_when_sshd_goes(make_sshd: MakeSshd, connect: Connect) -> None:
+def test_the_end_of_sshd_closes_the_connection(make_sshd: MakeSshd, connect: Connect) -> None:
     sshd = make_sshd()
     connection = connect(sshd)
-    lost = threading.Semaphore(0)
-    connection.on_lost(lost.release)
     sshd.stop()
-    assert lost.acquire(timeout=5)
-    assert connection.closed
+    until(lambda: connection.closed, seconds=5)
     connection.close()
-    assert not lost.acquire(timeout=0.05)
-    connection.on_lost(lost.release)  # too late to wait for it: told at once
-    assert lost.acquire(timeout=0)
+    assert connection.closed
 
 
 @pytest.mark.parametrize("busy", [False, True])
@@ -304,10 +300,9 @@ def test_a_dead_peer_is_noticed(make_sshd: MakeSshd, connect: Connect, socket_pa
     sshd = make_sshd()
     with Server(_silent, socket_path):
         connection = connect(sshd, QUICK._replace(poll=0.2, keepalive=0.2, dead_after=1.0))
-        lost = threading.Event()
-        connection.on_lost(lost.set)
         stream = connection.open_stream(5)
-        assert not lost.wait(2.0)  # alive: its answers to our questions keep it up
+        # It is alive: its answers to our questions keep it up.
+        assert stream.receive(100, 2.0) is None and not connection.closed
         sshd.freeze()
         started = time.monotonic()
         if busy:  # a writer that the peer has stopped reading from
@@ -317,7 +312,7 @@ def test_a_dead_peer_is_noticed(make_sshd: MakeSshd, connect: Connect, socket_pa
         else:
             with pytest.raises(TransportLost):
                 stream.receive(100, 10.0)
-        assert lost.wait(5)
+        until(lambda: connection.closed, seconds=5)
         assert time.monotonic() - started < 3.0
 
 

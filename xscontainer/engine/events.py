@@ -3,7 +3,7 @@
 import json
 import time
 from collections import deque
-from typing import Deque, Iterator, List, Optional
+from typing import Deque, Iterator, Optional
 from urllib.parse import urlencode
 
 from xscontainer.engine import failures
@@ -57,15 +57,6 @@ class EventStream:
             if not self._pending and (not data or self._feeder.ended):
                 raise EngineLost("The engine ended its event stream.")
         return self._pending.popleft()
-
-    def drain(self) -> List[EngineEvent]:
-        """All events that are here by now, without waiting; raises as ``get``."""
-        events: List[EngineEvent] = []
-        while True:
-            event = self.get(0.0)
-            if event is None:
-                return events
-            events.append(event)
 
     def __iter__(self) -> Iterator[EngineEvent]:
         return self

@@ -4,7 +4,7 @@ import math
 import re
 import threading
 import time
-from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
 
 import paramiko
 
@@ -75,10 +75,6 @@ class SSHConnection(Connection):
         places = sockets.places(target.socket, target.kind, engine.socket)
         self._tunnel = tunnel.Tunnel(transport, places, target.method, target.last_socket)
         self._channels = threading.BoundedSemaphore(engine.max_channels)
-        self._lock = threading.Lock()
-        self._on_lost: List[Callable[[], None]] = []
-        transport.on_end = self._tell_lost
-        self._told = False
 
     @property
     def method(self) -> str:  # type: ignore[override]
@@ -121,25 +117,6 @@ class SSHConnection(Connection):
     def describe(self) -> str:
         way = f" ({self.method} to {self.socket})" if self.method else ""
         return f"{self._target.user}@{self.address} port {self._target.port}{way}"
-
-    def on_lost(self, callback: Callable[[], None]) -> None:
-        """Have ``callback`` called once when the connection ends, by itself or by close().
-
-        It runs in the connection's own thread and must not block; at once, here, if it has ended already.
-        """
-        with self._lock:
-            # closed without being told: it ended before __init__ could ask to be told.
-            if not self._told and not self.closed:
-                self._on_lost.append(callback)
-                return
-        callback()
-
-    def _tell_lost(self) -> None:
-        with self._lock:
-            self._told = True
-            callbacks, self._on_lost = self._on_lost, []
-        for callback in callbacks:
-            callback()
 
 
 def connect(target: Target, private_key: paramiko.PKey, ssh: SSHSettings, engine: EngineSettings,

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 import paramiko
 from paramiko.common import (
@@ -35,13 +35,11 @@ def _bounded(feed: Handler) -> Handler:
 
 
 class GuestTransport(paramiko.Transport):
-    """:ivar on_end: called once, in the reader's thread, when the transport has ended."""
+    """One that gives up what a hostile or silent guest would have it keep or wait for."""
 
     _channel_handler_table = dict(paramiko.Transport._channel_handler_table)
     _channel_handler_table[MSG_CHANNEL_DATA] = _bounded(_channel_handler_table[MSG_CHANNEL_DATA])
     _channel_handler_table[MSG_CHANNEL_EXTENDED_DATA] = _bounded(_channel_handler_table[MSG_CHANNEL_EXTENDED_DATA])
-
-    on_end: Optional[Callable[[], None]] = None
 
     def __init__(self, sock: Any) -> None:
         super().__init__(sock, default_window_size=WINDOW_BYTES, packetizer_class=BoundedPacketizer)
@@ -52,13 +50,6 @@ class GuestTransport(paramiko.Transport):
     def _log(self, level: int, msg: Any, *args: Any) -> None:
         # What goes wrong is raised, and told by whoever catches it; paramiko's tracebacks only help debugging.
         super()._log(logging.DEBUG, msg, *args)
-
-    def run(self) -> None:
-        try:
-            super().run()
-        finally:
-            if self.on_end is not None:
-                self.on_end()
 
     def _send_user_message(self, data: paramiko.Message) -> None:
         # open_channel knows no payload for this kind of channel: its socket's path and two reserved fields.

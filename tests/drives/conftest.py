@@ -1,9 +1,10 @@
 """A simulated pool with storage, and logins at its hosts."""
 
-from typing import Any, Callable, Iterator, List
+from typing import Callable, Iterator
 
 import pytest
 
+from tests.logins import logins, two_hosts
 from xscontainer.simulator.xapi import Pool
 from xscontainer.xapi.session import Session
 
@@ -12,25 +13,16 @@ ORIGINATOR = "drives"
 
 @pytest.fixture
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
-    """Two hosts with storage; power operations take no time."""
-    with Pool(str(tmp_path_factory.mktemp("x")), hosts=2, tcp=False) as made:
-        made.step_delay = made.migrate_copy = 0.0
+    """Two hosts with storage."""
+    with two_hosts(tmp_path_factory.mktemp("x")) as made:
         made.add_storage()
         yield made
 
 
 @pytest.fixture
 def login(pool: Pool) -> Iterator[Callable[..., Session]]:
-    """Logs in at a host (the coordinator); logged out at the end."""
-    made: List[Session] = []
-
-    def make(host: Any = None, timeout: float = 10.0) -> Session:
-        made.append(Session.login((host or pool.coordinator).socket_path, ORIGINATOR, timeout, 5.0))
-        return made[-1]
-
-    yield make
-    for session in made:
-        session.logout()
+    with logins(pool, ORIGINATOR, 10.0) as login:
+        yield login
 
 
 @pytest.fixture

@@ -1,18 +1,14 @@
 """Every call of the contract as its clients send it, to either host, in front of a real dockerd."""
 
 import json
-import os
 import pathlib
-import select
-import subprocess
-import time
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import pytest
 
 from tests.bench.scene import VM
-from tests.clients import Reader, node_packages
-from tests.need import need_program
+from tests.clients import Reader
+from tests.clients.following import Follower
 from tests.system.rules import check_inspect, check_ps, check_top
 from tests.system.world import OBEDIENT, World, failure_of, truth
 from tests.waiting import until
@@ -20,7 +16,6 @@ from xscontainer import keys
 
 pytestmark = pytest.mark.real
 
-DEADLINE = 30.0
 NOBODYS = "4a1b2c3d-0000-4000-8000-123456789abc"
 FOLLOWED = 3.0
 # Verb -> what is shown then; in this order each changes something.
@@ -217,56 +212,25 @@ def test_a_dockerd_that_restarts_is_followed(world: World, vm: VM, admin: Any) -
 # --- Xen Orchestra ------------------------------------------------------------------------------
 
 
-class Orchestra:
-    """Vates' xen-api in a node process."""
+class Orchestra(Follower):
+    """Follows one VM, and calls the plugin."""
 
     def __init__(self, world: World, vm: VM) -> None:
         world.login("pool-admin")
-        library = str(node_packages() / "node_modules" / "xen-api" / "index.mjs")
         url = f"http://127.0.0.1:{world.pool.coordinator.tcp_port}"
-        script = str(pathlib.Path(__file__).parent / "orchestra.mjs")
-        self._process = subprocess.Popen(
-            [need_program("node", "nodejs"), script, library, url, "pool-admin", "secret", vm.uuid],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self._lines: List[bytes] = []
-        self._rest = b""
+        super().__init__(str(pathlib.Path(__file__).parent / "orchestra.mjs"), url, "pool-admin", "secret", vm.uuid)
 
     def call(self, function: str, **arguments: str) -> Dict[str, Any]:
         """The result or failure of a plugin call; lists that it sees before are passed over."""
-        assert self._process.stdin
-        self._process.stdin.write(json.dumps([function, arguments]).encode() + b"\n")
-        self._process.stdin.flush()
+        self.order(json.dumps([function, arguments]))
         return self.see(lambda told: told["saw"] in ("result", "failure"))
 
     def see(self, wanted: "Callable[[Dict[str, Any]], Any]") -> Dict[str, Any]:
         """The first thing told that is wanted."""
         while True:
-            told = self._next()
+            told = self.next()
             if wanted(told):
                 return told
-
-    def _next(self) -> Dict[str, Any]:
-        assert self._process.stdout
-        deadline = time.monotonic() + DEADLINE
-        while not self._lines:
-            ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, deadline - time.monotonic()))
-            assert ready, "node says nothing"
-            data = os.read(self._process.stdout.fileno(), 65536)
-            assert data, "node has ended"
-            *lines, self._rest = (self._rest + data).split(b"\n")
-            self._lines += lines
-        told: Dict[str, Any] = json.loads(self._lines.pop(0).decode())
-        return told
-
-    def close(self) -> None:
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.close()
-        try:
-            self._process.wait(DEADLINE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process.stdout.close()
 
 
 @pytest.fixture

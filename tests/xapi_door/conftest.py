@@ -1,7 +1,8 @@
-from typing import Any, Callable, Iterator, List
+from typing import Callable, Iterator
 
 import pytest
 
+from tests.logins import logins, two_hosts
 from xscontainer.simulator.xapi import Pool
 from xscontainer.xapi.session import Session, SessionPool
 
@@ -10,24 +11,14 @@ ORIGINATOR = "door"
 
 @pytest.fixture
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
-    """A coordinator and a member; power operations take no time."""
-    with Pool(str(tmp_path_factory.mktemp("x")), hosts=2, tcp=False) as made:
-        made.step_delay = made.migrate_copy = 0.0
+    with two_hosts(tmp_path_factory.mktemp("x")) as made:
         yield made
 
 
 @pytest.fixture
 def login(pool: Pool) -> Iterator[Callable[..., Session]]:
-    """Logs in at a host (the coordinator); logged out at the end."""
-    made: List[Session] = []
-
-    def make(host: Any = None, timeout: float = 5.0) -> Session:
-        made.append(Session.login((host or pool.coordinator).socket_path, ORIGINATOR, timeout, 5.0))
-        return made[-1]
-
-    yield make
-    for session in made:
-        session.logout()
+    with logins(pool, ORIGINATOR, 5.0) as login:
+        yield login
 
 
 @pytest.fixture

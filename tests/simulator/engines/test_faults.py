@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.simulator.engines.http_client import EventStream, UnixConnection, call
+from tests.simulator.hearing import heard
 from xscontainer.simulator.engines import EmbeddedEngine, Faults
 
 
@@ -16,16 +17,7 @@ def _raw(engine: EmbeddedEngine, size: int, timeout: float = 0.3) -> bytes:
         sock.settimeout(timeout)
         sock.connect(engine.socket_path)
         sock.sendall(b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n")
-        data = b""
-        while len(data) < size:
-            try:
-                more = sock.recv(65536)
-            except socket.timeout:
-                return data + b"<silence>"
-            if not more:
-                return data + b"<end>"
-            data += more
-        return data
+        return heard(sock, size)
 
 
 def test_silent(engine: EmbeddedEngine) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.need import need, need_program
 from tests.simulator.guests.ssh_client import KEY_LINE, PING, Client, exchange, soon
+from tests.simulator.hearing import heard
 from xscontainer.simulator.engines import EmbeddedEngine, SimulatorError, processes
 from xscontainer.simulator.guests import Guest, OpenSSHGuest
 from xscontainer.simulator.guests.embedded import EmbeddedSSHGuest
@@ -217,16 +218,7 @@ def test_late_and_slow_guests_still_serve(guest: Guest) -> None:
 def _banner(guest: Guest, size: int = 100) -> bytes:
     with socket.create_connection((guest.address, guest.port), 5) as sock:
         sock.settimeout(0.5)
-        data = b""
-        while len(data) < size:
-            try:
-                more = sock.recv(65536)
-            except socket.timeout:
-                return data + b"<silence>"
-            if not more:
-                return data + b"<end>"
-            data += more
-        return data
+        return heard(sock, size)
 
 
 def test_close_ends_what_clients_started(guest: Guest) -> None:

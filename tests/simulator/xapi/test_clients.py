@@ -2,21 +2,16 @@
 
 import json
 import os
-import select
-import subprocess
 import sys
-import time
-from typing import Any, Dict, Iterator, List
+from typing import Any, Iterator
 
 import pytest
 
-from tests.clients import node_packages
-from tests.need import need_program
+from tests.clients.following import Follower
 from tests.simulator.xapi.scenes import LABECHO, install
 from xscontainer.simulator.xapi import ROOT_PASSWORD, Pool
 
 XenAPI = pytest.importorskip("XenAPI")
-DEADLINE = 30.0
 FOLLOW = os.path.join(os.path.dirname(os.path.abspath(__file__)), "follow_pool.mjs")
 
 
@@ -76,49 +71,6 @@ def test_python_calls_a_plugin(pool: Pool, session: Any, number: int) -> None:
     assert set(told["env"]) <= {"PATH", "LC_CTYPE"}
 
 
-class _Follower:
-    """The node process that follows the pool."""
-
-    def __init__(self, pool: Pool, vm: str) -> None:
-        library = str(node_packages() / "node_modules" / "xen-api" / "index.mjs")
-        host = pool.hosts[1]
-        url = "http://127.0.0.1:{}".format(pool.coordinator.tcp_port)
-        command = [need_program("node", "nodejs"), FOLLOW, library, url, pool.vm(vm)["uuid"], host.uuid, "labecho"]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self._lines: List[bytes] = []
-        self._rest = b""
-
-    def order(self, word: str) -> None:
-        assert self._process.stdin
-        self._process.stdin.write(word.encode() + b"\n")
-        self._process.stdin.flush()
-
-    def next(self) -> Dict[str, Any]:
-        """What it says next."""
-        assert self._process.stdout
-        deadline = time.monotonic() + DEADLINE
-        while not self._lines:
-            ready, _w, _x = select.select([self._process.stdout], [], [], max(0.0, deadline - time.monotonic()))
-            assert ready, "node says nothing"
-            data = os.read(self._process.stdout.fileno(), 65536)
-            assert data, "node has ended"
-            *lines, self._rest = (self._rest + data).split(b"\n")
-            self._lines += lines
-        told: Dict[str, Any] = json.loads(self._lines.pop(0).decode())
-        return told
-
-    def close(self) -> None:
-        try:
-            self.order("end")
-            self._process.wait(DEADLINE)
-        except (OSError, subprocess.TimeoutExpired):
-            self._process.kill()
-            self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            assert stream
-            stream.close()
-
-
 @pytest.fixture
 def vm(pool: Pool) -> str:
     """A running VM."""
@@ -126,15 +78,15 @@ def vm(pool: Pool) -> str:
 
 
 @pytest.fixture
-def follower(pool: Pool, vm: str) -> Iterator[_Follower]:
-    """A node process with xen-api."""
-    made = _Follower(pool, vm)
+def follower(pool: Pool, vm: str) -> Iterator[Follower]:
+    url = "http://127.0.0.1:{}".format(pool.coordinator.tcp_port)
+    made = Follower(FOLLOW, url, pool.vm(vm)["uuid"], pool.hosts[1].uuid, "labecho")
     yield made
     made.close()
 
 
 @pytest.mark.real
-def test_node_follows_the_pool(pool: Pool, vm: str, follower: _Follower) -> None:
+def test_node_follows_the_pool(pool: Pool, vm: str, follower: Follower) -> None:
     """xen-api connects, fetches every object, sees a key change and a plugin's answer, watches a task."""
     first = follower.next()
     assert (first["saw"], first["name"], first["pool"]) == ("fetched", "one", "pool")

@@ -1,0 +1,17 @@
+"""What comes from a server that may misbehave."""
+
+import socket
+
+
+def heard(sock: socket.socket, size: int) -> bytes:
+    """What comes: ``size`` bytes or a few more, or fewer and <end> or, for the socket's timeout, <silence>."""
+    data = b""
+    while len(data) < size:
+        try:
+            more = sock.recv(65536)
+        except socket.timeout:
+            return data + b"<silence>"
+        if not more:
+            return data + b"<end>"
+        data += more
+    return data

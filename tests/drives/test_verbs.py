@@ -184,6 +184,16 @@ def test_the_guest_that_holds_on_to_its_drive_keeps_it(pool: PluginPool) -> None
     assert list(pool.pool.records("VDI")) == [first]
 
 
+def test_a_suspended_vm_keeps_what_it_has(pool: PluginPool) -> None:
+    vm, uuid = new_vm(pool, 0)
+    create(pool, uuid)
+    pool.client.xenapi.VM.suspend(vm)
+    before = [drive["VDI"] for drive in drives(pool, vm)]
+    code, sentence = refused(pool, uuid)
+    assert code == "VM_NOT_RUNNING" and "Resume it" in sentence
+    assert [drive["VDI"] for drive in drives(pool, vm)] == before == list(pool.pool.records("VDI"))
+
+
 def test_calls_for_one_vm_come_one_after_the_other(pool: PluginPool) -> None:
     vm, uuid = new_vm(pool, 1)
     pool.pool.transfer_delay = 0.1
@@ -376,10 +386,10 @@ def test_the_part_for_the_internal_network_is_kept_for_those_on_it(pool: PluginP
     assert "hin: 00:16:3e:0a:0b:0c\n" in user_data(pool, create(pool, uuid))
 
 
-@pytest.mark.parametrize("host", [-1, 0])
-def test_where_the_pool_prefers_it_vms_are_put_on_it(pool: PluginPool, host: int) -> None:
+@pytest.mark.parametrize("host, wish", [(-1, "1"), (0, "yes"), (-1, "True"), (-1, "on")])
+def test_where_the_pool_prefers_it_vms_are_put_on_it(pool: PluginPool, host: int, wish: str) -> None:
     pool_ref, = pool.pool.records("pool")
-    pool.client.xenapi.pool.add_to_other_config(pool_ref, keys.INTERNAL_NETWORK, "yes")
+    pool.client.xenapi.pool.add_to_other_config(pool_ref, keys.INTERNAL_NETWORK, wish)
     try:
         vm, uuid = new_vm(pool, host)
         create(pool, uuid, "# no word of it")
@@ -420,6 +430,13 @@ def test_a_drive_that_others_made_gives_its_user_data(pool: PluginPool) -> None:
     old = image.write({"openstack/latest/user_data": b"old \xc3\xa9"}, "config-2")
     vdi = pool.pool.create_disk(sr_of(pool.pool, "Shared storage"), old, other_config={"config-drive": "True"})
     assert pool.call(pool.hosts[0], "get_config_drive_configuration", vdiuuid=pool.uuid(vdi, "VDI")) == "Trueold \u00e9"
+
+
+def test_a_mark_on_the_drive_alone_serves(pool: PluginPool) -> None:
+    vm, _ = new_vm(pool)
+    vdi = pool.pool.create_disk(sr_of(pool.pool, "Shared storage"), image.write({USER_DATA: b"old"}, "config-2"))
+    pool.pool.add_drive(vm, vdi, mode="RO", other_config={"config-drive": "True"})
+    assert pool.call(pool.hosts[0], "get_config_drive_configuration", vdiuuid=pool.uuid(vdi, "VDI")) == "Trueold"
 
 
 @pytest.mark.parametrize("content_, other_config, size", [

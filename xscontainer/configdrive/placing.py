@@ -11,7 +11,7 @@ from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional
 from xscontainer import cloudconfig, keys
 from xscontainer.cloudconfig import HostKey, Values
 from xscontainer.configdrive import image
-from xscontainer.errors import ArgumentError, StorageNotAttached, XSContainerError
+from xscontainer.errors import ArgumentError, StorageNotAttached, VMNotRunning, XSContainerError
 from xscontainer.vmrecord import NULL_REF, VMRecord
 from xscontainer.xapi import disk, pool, storage
 from xscontainer.xapi import vm as xapi_vm
@@ -88,6 +88,7 @@ def look(session: Session, vm_uuid: str, sr_uuid: str) -> Site:
     """Changes nothing.
 
     :raises ArgumentError: it is not a VM that a config drive is for, or no storage for one.
+    :raises VMNotRunning: it is suspended.
     :raises StorageNotAttached: the VM runs where the storage is not attached.
     """
     xapi = session.xenapi
@@ -97,6 +98,9 @@ def look(session: Session, vm_uuid: str, sr_uuid: str) -> Site:
     if record["is_control_domain"] or record["is_a_snapshot"] or record.get("is_default_template"):
         raise ArgumentError(f"{vm.label} is a default template, a snapshot or a control domain.",
                             "Make a VM from it first.")
+    if vm.power_state == "Suspended":
+        raise VMNotRunning(f"The VM {vm.label} is suspended: its guest would find another disk than it left.",
+                           "Resume it, or shut it down, and repeat the call.")
     sr_ref = xapi.SR.get_by_uuid(sr_uuid)
     if xapi.SR.get_content_type(sr_ref) == "iso":
         raise ArgumentError(f"The storage repository {storage.label(session, sr_ref)} is a library of ISO images.",

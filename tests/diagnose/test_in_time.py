@@ -1,9 +1,11 @@
 """It ends within 15 seconds whatever the guest does: stalls at any byte, trickles, floods, hangs behind the login."""
 
 import contextlib
+import os
 import socket
 import threading
 import time
+from pathlib import Path
 from typing import Any, Callable, List
 
 import pytest
@@ -130,6 +132,16 @@ def test_channels_that_hang_or_are_refused(make_scene: Callable[..., Scene], fau
         scene.guest.faults.set(kind)
     found = scene.diagnose()
     assert found.code in {"channel-silent": ("ENGINE_TIMEOUT",), "no-exec": ("FORWARDING_REFUSED",)}.get(fault, ("OK",))
+
+
+def test_a_resolver_that_hangs(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolver = tmp_path / "getent"
+    resolver.write_text(f"#!/bin/sh\nexec {need_program('sleep')} 60\n")
+    resolver.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    scene.tune("ssh", connect_timeout=60.0)
+    scene.put(ADDRESS="docker.example")
+    assert scene.diagnose().code == "NAME_UNRESOLVED"
 
 
 def _drip(peer: socket.socket, head: str = "") -> None:

@@ -4,6 +4,7 @@ The one place where XAPI's side (addresses, secrets, other_config) and the
 engine's side (SSH, TLS, Docker) meet.
 """
 
+import math
 from typing import List, Optional, Tuple
 
 from xscontainer import addresses, keys, names
@@ -68,15 +69,18 @@ class Access:
             connection = self._over_ssh(vm, reach, where, remembered)
         return Engine(connection, self.settings.engine), remembered_of(connection, reach)
 
-    def addresses(self, vm: VMRecord, reach: Reach, last_good: str = "") -> Tuple[str, ...]:
+    def addresses(self, vm: VMRecord, reach: Reach, last_good: str = "",
+                  seconds: float = math.inf) -> Tuple[str, ...]:
         """Numeric addresses at which to try the VM, in order of preference.
 
+        :param seconds: for looking a name up, if that is less than a connection may take.
         :raises AddressUnknown: there is none. AddressRefused: there are, and none may be used.
             NameUnresolved: the VM's settings give a name, which has none.
         """
         forbidden, loopback = self.facts.host_addresses, self.settings.address.allow_loopback
         if reach.address:
-            given = names.resolve(reach.name, self.settings.ssh.connect_timeout) if reach.name else (reach.address,)
+            patience = min(seconds, self.settings.ssh.connect_timeout)
+            given = names.resolve(reach.name, patience) if reach.name else (reach.address,)
             found = addresses.judge(given, forbidden, last_good, loopback)
             whose = f"{keys.ADDRESS} of VM {vm.label} is {reach.address}, which may not be used"
         else:

@@ -70,7 +70,7 @@ def _walk(context: Context, vm: VMRecord, trace: Trace) -> str:
     reach = Reach.of(vm.other_config, settings)
     trace.facts.update(mode=reach.mode, port=reach.port, user=reach.user)
     trace.done("settings", f"{reach.mode}, port {reach.port}" + (f", user {reach.user}" if reach.user else ""))
-    where = access.addresses(vm, reach)
+    where = access.addresses(vm, reach, seconds=probe.CONNECTING)
     trace.facts["address"] = where[0]
     trace.done("address", ", ".join(where))
     if reach.mode == TLS:
@@ -101,7 +101,7 @@ def _shown(context: Context, vm: VMRecord, trace: Trace) -> None:
     if not eligibility.enabled(vm):
         raise VMNotRegistered(f"All works, but container management is off for the VM {vm.label}.")
     trace.done("registered")
-    ends = time.monotonic() + GRACE
+    ends = min(time.monotonic() + GRACE, trace.deadline + 1.0)
     while not vm.published:
         if time.monotonic() > ends:
             raise NotPublished(f"All works, but the list of the VM {vm.label} is not published.")

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 CONNECTING = 5.0
 GREETING = 4.0
 LOGGING_IN = 6.0
+_TLS_SECONDS = (4.0, 3.0, 4.0)  # the same over TLS
 # Kept for the engine's own answer.
 ANSWERING = 2.0
 # For each try as another user.
@@ -134,9 +135,13 @@ def over_tls(target: "tls.Target", credentials: "tls.Credentials", ssh_settings:
     """
     from xscontainer.engine import tls
 
+    # All three may be used up; looking up a name may have taken from what there was.
+    haste = min(1.0, max(0.1, trace.left() - ANSWERING) / sum(_TLS_SECONDS))
+    connecting, shaking_hands, logging_in = (haste * seconds for seconds in _TLS_SECONDS)
     hurried = ssh_settings._replace(
-        connect_timeout=min(4.0, ssh_settings.connect_timeout), banner_timeout=min(3.0, ssh_settings.banner_timeout),
-        auth_timeout=min(4.0, ssh_settings.auth_timeout))
+        connect_timeout=min(connecting, ssh_settings.connect_timeout),
+        banner_timeout=min(shaking_hands, ssh_settings.banner_timeout),
+        auth_timeout=min(logging_in, ssh_settings.auth_timeout))
     connection = tls.connect(target, credentials, hurried, engine_settings)
     trace.facts["address"] = connection.address
     trace.done("certificates", "the VM's secrets hold what it takes")

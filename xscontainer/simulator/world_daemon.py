@@ -134,9 +134,4 @@ class HostDaemon:
 
     def log_tail(self, size: int = 2000) -> str:
         """The end of its log."""
-        try:
-            with open(self.log_path, "rb") as log:
-                log.seek(max(0, os.fstat(log.fileno()).st_size - size))
-                return log.read().decode("utf-8", "replace")
-        except OSError:
-            return ""
+        return processes.log_tail(self.log_path, size)

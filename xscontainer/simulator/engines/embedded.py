@@ -16,6 +16,7 @@ from xscontainer.simulator.engines.call import Identity
 from xscontainer.simulator.engines.errors import SimulatorError
 from xscontainer.simulator.engines.faults import AT_CONNECT, AT_REQUEST, Fault, Faults
 from xscontainer.simulator.engines.lifecycle import Lifecycle
+from xscontainer.simulator.engines.started import Started
 from xscontainer.simulator.engines.store import ApiError
 from xscontainer.simulator.engines.wire import BadRequest, Connection, Request
 
@@ -23,7 +24,7 @@ MAX_SOCKET_PATH = 100
 IMAGE = "busybox:latest"
 
 
-class EmbeddedEngine:
+class EmbeddedEngine(Started):
     """Engine API at ``<directory>/docker.sock``; a context manager (entering starts it, leaving closes it).
 
     A thread per connection, none while nobody is connected; with a shared acceptor an idle engine costs one socket.
@@ -57,17 +58,6 @@ class EmbeddedEngine:
         self.life.add_image(IMAGE)
         self._api = Api(self.life, self.identity, "/var/lib/docker")
         self._headers = self._api.headers()
-
-    def __enter__(self) -> "EmbeddedEngine":
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     # -- life -------------------------------------------------------------------------------------------------------
     def start(self) -> None:

@@ -107,3 +107,13 @@ def mounts_below(directory: str) -> List[str]:
             if point == prefix or point.startswith(prefix + "/"):
                 found.append(point)
     return sorted(found, key=len, reverse=True)
+
+
+def log_tail(path: str, size: int = 2000) -> str:
+    """The last ``size`` bytes of a log as text; nothing if there is none."""
+    try:
+        with open(path, "rb") as log:
+            log.seek(max(0, os.fstat(log.fileno()).st_size - size))
+            return log.read().decode("utf-8", "replace")
+    except OSError:
+        return ""

@@ -19,6 +19,7 @@ import docker
 from xscontainer.simulator.engines import processes
 from xscontainer.simulator.engines.errors import NotAvailable, SimulatorError
 from xscontainer.simulator.engines.image import busybox_tar
+from xscontainer.simulator.engines.started import Started
 
 IMAGE = "busybox:latest"
 FLAGS = (
@@ -33,7 +34,7 @@ MAX_SOCKET_PATH = 100
 SHIM_SOCKETS = "/run/containerd/s"
 
 
-class RealEngine:
+class RealEngine(Started):
     """dockerd with its socket at ``<directory>/docker.sock``; a context manager (entering starts it).
 
     :param directory: created if absent; removed by close() with all that is in it.
@@ -68,17 +69,6 @@ class RealEngine:
             if processes.find_program(program) is None:
                 return f"{program} is not installed"
         return ""
-
-    def __enter__(self) -> "RealEngine":
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     # -- the daemon's life ------------------------------------------------------------------------------------------
     def start(self, timeout: float = 30.0) -> None:
@@ -252,12 +242,7 @@ class RealEngine:
 
     def log_tail(self, size: int = 2000) -> str:
         """The end of dockerd's log."""
-        try:
-            with open(self.log_path, "rb") as log:
-                log.seek(max(0, os.fstat(log.fileno()).st_size - size))
-                return log.read().decode("utf-8", "replace")
-        except OSError:
-            return ""
+        return processes.log_tail(self.log_path, size)
 
     # -- containers -------------------------------------------------------------------------------------------------
     def client(self) -> docker.APIClient:

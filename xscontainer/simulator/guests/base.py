@@ -11,6 +11,7 @@ from xscontainer.simulator.engines import relay
 from xscontainer.simulator.engines.acceptor import Acceptor
 from xscontainer.simulator.engines.errors import SimulatorError
 from xscontainer.simulator.engines.faults import AT_CONNECT, Fault, Faults
+from xscontainer.simulator.engines.started import Started
 from xscontainer.simulator.guests.addresses import AddressBlock, bind_all, listen_on
 from xscontainer.simulator.guests.hostkey import HostKey, make_host_key, write_private
 
@@ -25,7 +26,7 @@ def own_user() -> str:
         return ""
 
 
-class Guest:
+class Guest(Started):
     """Base of the guests; a context manager (entering starts it, leaving closes it).
 
     :param directory: the guest's own; created if absent, removed by close().
@@ -67,17 +68,6 @@ class Guest:
         self._host_key_type = host_key_type
         self._host_key = make_host_key(host_key_type)
         write_private(self.host_key_path, self._host_key.private)
-
-    def __enter__(self) -> "Guest":
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     # -- keys -------------------------------------------------------------------------------------------------------
     @property

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional
 
 from xscontainer.simulator.engines import Acceptor, EmbeddedEngine, Identity, NotAvailable, SimulatorError
+from xscontainer.simulator.engines.started import Started
 from xscontainer.simulator.guests.addresses import AddressBlock, bind_all
 from xscontainer.simulator.guests.base import Guest
 from xscontainer.simulator.guests.openssh import OpenSSHGuest
@@ -15,7 +16,7 @@ MOST_REAL = 8
 """With more guests than this ``auto`` takes embedded engines: a dockerd costs 80 MB."""
 
 
-class Guests:
+class Guests(Started):
     """``count`` guests on one common port, each at an address of its own, each with ``guest.engine``.
 
     A context manager (entering starts all, leaving closes all) and a sequence.
@@ -43,17 +44,6 @@ class Guests:
         self._guest_options = dict(guest_options or {})
         self._acceptor = Acceptor()
         self._guests: List[Guest] = []
-
-    def __enter__(self) -> "Guests":
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def __len__(self) -> int:
         return len(self._guests)

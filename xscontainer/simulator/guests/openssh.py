@@ -251,11 +251,7 @@ class OpenSSHGuest(Guest):
 
     def log_tail(self, size: int = 2000) -> str:
         """The end of sshd's log."""
-        try:
-            with open(self.log_path, "rb") as log:
-                return log.read()[-size:].decode("utf-8", "replace")
-        except OSError:
-            return ""
+        return processes.log_tail(self.log_path, size)
 
 
 def _account_locked(user: str) -> bool:

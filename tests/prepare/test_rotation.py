@@ -130,13 +130,25 @@ def test_a_guest_that_takes_no_new_key_is_named_and_stays_reachable(world: Fresh
     assert old not in lines(vm)
 
 
+def test_a_guest_that_is_off_at_the_end_is_named(world: Fresh) -> None:
+    """It has the new key, and nobody can take the previous one out."""
+    vm = prepared(world, "asleep")
+    world.told("key_rotate")
+    power(world, vm, False)
+    (told,) = world.told("key_rotate", finish="yes")["vms"]
+    assert told["has_key"] is True and "previous key" in told["problem"]
+    assert len(lines(vm)) == 2
+    power(world, vm, True)
+    assert world.prepare(vm)["published"]
+
+
 def test_a_vm_that_is_given_up(world: Fresh) -> None:
     vm = prepared(world, "lost")
     power(world, vm, False)
     run(world, "key-rotate")
     assert run(world, "key-rotate", "--finish")[0] == 1
-    code, _, err = run(world, "key-rotate", "--finish", "--force")
-    assert code == 0, err
+    code, out, err = run(world, "key-rotate", "--finish", "--force")
+    assert code == 0 and "prepared anew" in out, err
     power(world, vm, True)
     assert world.failure(world.prepare, vm)[0] == "KEY_NOT_ACCEPTED"
     assert world.prepare(vm, 0, PASSWORD)["key_installed"] is True

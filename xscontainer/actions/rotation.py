@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # VMs that get the key at once: each takes a worker of the daemon of its host.
 AT_ONCE = 4
 MOST_NAMED = 20  # VMs in a text
+_GIVEN_UP = "It knows the previous key only, and is to be prepared anew."
+_LEFT_BEHIND = "It does not run: its guest goes on accepting the previous key until somebody removes it there."
 _NO_TEMPLATES = 'field "is_a_template" = "false"'
 
 
@@ -79,8 +81,9 @@ def _finish(context: Context, force: bool, progress: task.Progress) -> "Dict[str
     if found.previous:
         progress(0.1, "removing the previous key")
         having = [vm for vm in vms if vm not in lost and vm.power_state == "Running"]
-        # Where that fails a line stays behind, whose private half nobody has any more.
-        problems = _everywhere(context, having, {"remove": "yes"}, progress)
+        # Where that fails, or the VM is off, a line stays behind, whose private half we do not have any more.
+        problems = {vm.uuid: _GIVEN_UP if vm in lost else _LEFT_BEHIND for vm in vms if vm not in having}
+        problems.update(_everywhere(context, having, {"remove": "yes"}, progress))
     ref = context.access.facts.pool.ref
     context.sessions.run(lambda session: rotation.end(session, ref))
     return _status(context, _keys(context), problems)

@@ -206,7 +206,16 @@ def test_an_agent_opens_the_door(world: Fresh, vm: VM) -> None:
         command = ("prepare", vm.uuid, "-u", USER, "--yes", "--agent")
         code, _, err = run(world, *command, host=1, env=environment)
         assert code == 2 and "ssh-add" in err
+        for number in range(4):
+            other = os.path.join(directory, f"other-{number}")
+            with open(os.open(other, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
+                file.write(new_key_pair(2048).private)
+            subprocess.run([add, other], env=environment, stderr=subprocess.DEVNULL, check=True, timeout=20)
         subprocess.run([add, path], env=environment, stderr=subprocess.DEVNULL, check=True, timeout=20)
+        code, _, err = run(world, *command, host=1, env=environment)
+        assert code == 1 and "none of the first 4 of the 5 keys" in err, err
+        for words in (["-D"], [path]):
+            subprocess.run([add, *words], env=environment, stderr=subprocess.DEVNULL, check=True, timeout=20)
         code, _, err = run(world, *command, host=0, env=environment)
         assert code == 1 and "on the VM's host" in err
         code, out, err = run(world, *command, host=1, env=environment)

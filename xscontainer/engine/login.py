@@ -88,13 +88,14 @@ class Guest:
         """
         agent = paramiko.Agent()
         try:
-            held = agent.get_keys()[:MOST_AGENT_KEYS]
+            held = agent.get_keys()
             if not held:
                 raise ArgumentError("There is no SSH agent with a key in it.",
                                     "Start one and add a key (ssh-add), or let it be forwarded to this host (ssh -A).")
-            if not any(self.by_key(user, key) for key in held):
-                raise KeyNotAccepted(f"{self.where} accepts none of the agent's keys for the user {user}.",
-                                     "Add the right key to the agent, or use a password.")
+            if not any(self.by_key(user, key) for key in held[:MOST_AGENT_KEYS]):
+                first = f"first {MOST_AGENT_KEYS} of the {len(held)} " if len(held) > MOST_AGENT_KEYS else ""
+                raise KeyNotAccepted(f"{self.where} accepts none of the {first}keys in the agent for the user {user}.",
+                                     "Have the agent hold the right key, as one of the first, or use a password.")
         finally:
             agent.close()
 

@@ -1,7 +1,9 @@
 """Podman's way of speaking Docker's API: as recorded from 4.3, and for real."""
 
 import json
+import subprocess
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Callable, Dict, Iterator
 
 import pytest
@@ -10,10 +12,11 @@ from tests.engine import real
 from tests.engine.conftest import ENGINE
 from tests.engine.peers import Script, Server, SocketConnection, Sshd, http_answer
 from tests.engine.real import actions, running, until_lost
+from tests.need import need, need_program
 from tests.waiting import until
 from xscontainer import xmlform
 from xscontainer.engine import api, ssh
-from xscontainer.errors import ContainerConflict, ContainerNotFound, EngineGarbage
+from xscontainer.errors import ContainerConflict, ContainerNotFound, EngineGarbage, EngineRefused
 from xscontainer.model import Container, EngineEvent, EngineInfo, EngineVersion, Port, containers_from_api
 from xscontainer.simulator.engines.podman import PodmanEngine
 
@@ -236,6 +239,49 @@ def test_documents_of_the_real_one(engine: api.Engine, container: str) -> None:
     assert EngineVersion.from_api(engine.version()).version
     assert EngineInfo.from_api(engine.info()).name
     assert xmlform.inspect_result(engine.inspect(container)).count("<Id>") == 1
+
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def rootless(tmp_path_factory: Any) -> Iterator[PodmanEngine]:
+    directory = Path(str(tmp_path_factory.mktemp("u")))
+    for path in (directory, *directory.parents):  # its user has to get there
+        if not path.stat().st_mode & 0o001:
+            path.chmod(path.stat().st_mode | 0o011)
+    tried = subprocess.run([need_program("setpriv", "util-linux"), f"--reuid={NOBODY}", "unshare", "--user", "true"],
+                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=20)
+    need(tried.returncode == 0, "users may make no namespaces of their own here")
+    with running(PodmanEngine(str(directory / "e"), uid=NOBODY)) as engine:
+        yield engine
+
+
+@pytest.mark.real
+def test_one_that_runs_without_rights(rootless: PodmanEngine, make_sshd: Callable[..., Sshd],
+                                      connect: Callable[..., ssh.SSHConnection]) -> None:
+    """A user's own service, in a user namespace."""
+    engine = api.Engine(connect(make_sshd(), socket=rootless.socket_path), ENGINE)
+    try:
+        with real.container(rootless, "mine") as identifier, engine.events() as stream:
+            assert engine.kind == "podman" and engine.info()["Rootless"] is True
+            assert state_of(engine, identifier) == "Up"
+            for verb, told, status in (("stop", "die", "Exited (137)"), ("stop", "", "Exited (137)"),
+                                       ("start", "start", "Up"), ("restart", "start", "Up")):
+                getattr(engine, verb)("mine")
+                assert not told or told in actions(stream, told)
+                assert state_of(engine, identifier) == status
+            top = engine.top("mine")
+            text = xmlform.top_result(top.titles, top.processes)
+            assert "<PID>1</PID>" in text and "<CMD>sleep" in text and "<TIME/>" not in text
+            assert xmlform.inspect_result(engine.inspect("mine")).count("<Id>") == 1
+            try:  # where it has no cgroup of its own it cannot, and says so
+                engine.pause("mine")
+                engine.unpause("mine")
+            except EngineRefused as error:
+                assert "cgroup" in error.message
+    finally:
+        engine.close()
 
 
 @pytest.mark.real

@@ -1,6 +1,6 @@
 """A real podman of its own for one guest: own data, own socket, nothing shared with another podman.
 
-Needs root, podman and an OCI runtime. The service is only a door: containers outlive it, and it may come and go as
+Needs root (to become who runs it), podman and an OCI runtime. The service is only a door: containers outlive it, and it may come and go as
 systemd's podman.socket lets it.
 """
 
@@ -42,17 +42,21 @@ class PodmanEngine(RealEngine):
 
     :param idle: seconds without a request after which the service ends by itself; 0: never.
     :param activated: somebody else listens, and starts the service when it is asked for, as systemd does.
+    :param uid: who runs it. If that is not root: without any rights of root's, in a user namespace, and with a directory
+        that this user can get to. Such a podman pauses nothing where it has no cgroup of its own.
     """
 
     STATE = "s"  # short: podman refuses a longer place than 50 characters
 
-    def __init__(self, directory: str, socket_path: str = "", idle: int = 0, activated: bool = False) -> None:
+    def __init__(self, directory: str, socket_path: str = "", idle: int = 0, activated: bool = False,
+                 uid: int = 0) -> None:
         super().__init__(directory, socket_path or os.path.join(os.path.abspath(directory), "podman.sock"))
         self.log_path = os.path.join(self.directory, "podman.log")
         self.activations = 0
         """How often the service was started for its socket."""
         self._idle = idle
         self._activated = activated
+        self._uid = uid
         self._state = os.path.join(self.directory, self.STATE)
         self._listener: Optional[socket.socket] = None
         self._thread: Optional[threading.Thread] = None
@@ -95,6 +99,8 @@ class PodmanEngine(RealEngine):
 
     def _prepare(self) -> None:
         os.makedirs(self._state, mode=0o700)
+        for path in (self.directory, self._state):
+            os.chown(path, self._uid, self._uid)
         for name, text in (("containers.conf", _CONTAINERS_CONF), ("storage.conf", _STORAGE_CONF)):
             with open(os.path.join(self._state, name), "w", encoding="ascii") as file:
                 file.write(text.replace("{state}", self._state))
@@ -104,16 +110,21 @@ class PodmanEngine(RealEngine):
             raise SimulatorError("podman imports no image: " + imported.stdout.decode("utf-8", "replace")[-2000:])
 
     def _podman(self) -> List[str]:
-        return [str(processes.find_program("podman")), "--root", self._state + "/root",
-                "--runroot", self._state + "/r", "--tmpdir", self._state + "/tmp",
-                "--storage-driver", "vfs", "--runtime", _runtime()]
+        return self._as_user() + [
+            str(processes.find_program("podman")), "--root", self._state + "/root",
+            "--runroot", self._state + "/r", "--tmpdir", self._state + "/tmp",
+            "--storage-driver", "vfs", "--runtime", _runtime()]
+
+    def _as_user(self) -> List[str]:
+        return ["setpriv", f"--reuid={self._uid}", f"--regid={self._uid}", "--clear-groups"] if self._uid else []
 
     def _command(self) -> List[str]:
         return self._podman() + ["system", "service", "--time", str(self._idle)]
 
     def _environment(self) -> Dict[str, str]:
+        own = {"HOME": self._state, "XDG_RUNTIME_DIR": self._state} if self._uid else {}
         return dict(os.environ, CONTAINERS_CONF=self._state + "/containers.conf",
-                    CONTAINERS_STORAGE_CONF=self._state + "/storage.conf", TMPDIR=self._state)
+                    CONTAINERS_STORAGE_CONF=self._state + "/storage.conf", TMPDIR=self._state, **own)
 
     def _spawn(self, command: Sequence[str], descriptors: Sequence[int] = ()) -> "subprocess.Popen[bytes]":
         with open(self.log_path, "ab") as log:
@@ -162,10 +173,20 @@ class PodmanEngine(RealEngine):
         """End everything and remove the directory, also after a failed start. Callable twice."""
         self.kill()
         self._kill_rest()
+        self._end_namespace()
         self._unmount()
         self._remove_cgroups()
         shutil.rmtree(self.directory, ignore_errors=True)
         _remove_quietly(self.socket_path)
+
+    def _end_namespace(self) -> None:
+        """End the process that keeps a user's namespace, whose command line names nobody."""
+        for root, _, files in os.walk(self._state):
+            if "pause.pid" in files:
+                with open(os.path.join(root, "pause.pid"), encoding="ascii") as file:
+                    pid = int(file.read())
+                processes.kill([pid])
+                processes.wait_gone({pid}, 2.0)
 
     # -- containers -------------------------------------------------------------------------------------------------
     def run(
@@ -173,7 +194,8 @@ class PodmanEngine(RealEngine):
         start: bool = True, **options: Any
     ) -> str:
         """Create (and start) a container without network; its id. Parameters as for RealEngine."""
-        options["HostConfig"] = {"CgroupParent": "/" + self._cgroup, **options.get("HostConfig", {})}
+        if not self._uid:  # others may make none
+            options["HostConfig"] = {"CgroupParent": "/" + self._cgroup, **options.get("HostConfig", {})}
         return super().run(name, command, image, start, **options)
 
     def make_dead(self, container: str) -> None:

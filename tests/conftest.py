@@ -13,6 +13,7 @@
 
 import faulthandler
 import gc
+import glob
 import os
 import shutil
 import signal
@@ -65,15 +66,24 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ[RUN_VARIABLE] = RUN_ID
     # At this moment pytest does not capture, so this is the terminal; later descriptor 2 is a file.
     _true_stderr.append(os.dup(2))
-    # Short names: sockets are made far below.
-    _temporary.append((os.environ.get("TMPDIR"), tempfile.mkdtemp(prefix="xt")))
+    _temporary.append((os.environ.get("TMPDIR"), _own_directory(config)))
     os.environ["TMPDIR"] = tempfile.tempdir = _temporary[-1][1]
     # A worker of pytest-xdist is given one below the first process's: another run's, and too long for sockets.
     if config.option.basetemp is None or hasattr(config, "workerinput"):
         config.option.basetemp = os.path.join(_temporary[-1][1], OF_PYTEST)
 
 
-def pytest_unconfigure() -> None:
+def _own_directory(config: pytest.Config) -> str:
+    """With a short name, as sockets are made far below; that of a worker of pytest-xdist lies beside the run's."""
+    worker = getattr(config, "workerinput", {}).get("workerid", "")
+    if not worker:
+        return tempfile.mkdtemp(prefix="xt")
+    directory = os.environ["TMPDIR"] + worker[len("gw"):]
+    os.mkdir(directory, 0o700)
+    return directory
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
     faulthandler.cancel_dump_traceback_later()
     os.environ.pop(RUN_VARIABLE, None)
     while _temporary:
@@ -84,6 +94,9 @@ def pytest_unconfigure() -> None:
         else:
             os.environ["TMPDIR"] = before
         shutil.rmtree(directory, ignore_errors=True)
+        if not hasattr(config, "workerinput"):
+            for left in glob.glob(glob.escape(directory) + "*"):  # by a worker that died
+                shutil.rmtree(left, ignore_errors=True)
     while _true_stderr:
         os.close(_true_stderr.pop())
 

@@ -1,7 +1,7 @@
 """A real podman of its own for one guest: own data, own socket, nothing shared with another podman.
 
-Needs root (to become who runs it), podman and an OCI runtime. The service is only a door: containers outlive it, and it may come and go as
-systemd's podman.socket lets it.
+Needs root (to become who runs it), podman and an OCI runtime. The service is only a door: containers outlive it, and it
+may come and go as systemd's podman.socket lets it.
 """
 
 import os
@@ -42,8 +42,8 @@ class PodmanEngine(RealEngine):
 
     :param idle: seconds without a request after which the service ends by itself; 0: never.
     :param activated: somebody else listens, and starts the service when it is asked for, as systemd does.
-    :param uid: who runs it. If that is not root: without any rights of root's, in a user namespace, and with a directory
-        that this user can get to. Such a podman pauses nothing where it has no cgroup of its own.
+    :param uid: who runs it. If that is not root: without any rights of root's, in a user namespace, and in a
+        directory that this user can get to. Such a podman pauses nothing where it has no cgroup of its own.
     """
 
     STATE = "s"  # short: podman refuses a longer place than 50 characters

@@ -19,7 +19,8 @@ PACKAGE = "xscontainer"
 # A room is what stands directly in the package: a module, or a package with all that is in it.
 LAYERS: List[FrozenSet[str]] = [
     frozenset(
-        "errors keys model xmlform vmrecord eligibility policy settings addresses cloudconfig reach diagnosis".split()
+        "errors keys model xmlform vmrecord eligibility policy settings addresses cloudconfig reach diagnosis "
+        "calls".split()
     ),  # L0 words
     frozenset("xapi engine command systemd names".split()),  # L1 doors
     frozenset("access publish configdrive certificates".split()),  # L2 joins
@@ -61,7 +62,7 @@ PURE = set(
     "itertools json math numbers operator posixpath re string struct textwrap typing unicodedata uuid".split()
 )
 # Settings are parsed purely, too, but for the one function that reads the file; XML is parsed from memory.
-PURE_MORE = {"settings": {"configparser", "os"}, "xmlform": {"xml"}}
+PURE_MORE = {"settings": {"configparser", "os"}, "xmlform": {"xml"}, "calls": {"xmlrpc"}}
 
 # Only entries talk to the terminal, end the process, or set up what belongs to the whole process.
 ENTRY_IMPORTS = {"argparse", "logging.config", "logging.handlers"}

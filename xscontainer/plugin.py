@@ -1,19 +1,18 @@
 """One plugin call: read it, check it, send it to the host that must serve it, answer as XAPI expects.
 
-XAPI hands a plugin an XML-RPC methodCall ``function(session, {name: value})`` and reads a methodResponse
-with a Success or a Failure. The session passed along is not used: it is the caller's on the coordinator
-and anonymous elsewhere; our own login does the work.
+The session that XAPI passes along only tells who calls (it is the caller's on the coordinator and anonymous
+elsewhere); our own login does the work.
 """
 
 import logging
 import re
 import time
-import xmlrpc.client
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
-from xscontainer import eligibility, policy
+from xscontainer import calls, eligibility, policy
 from xscontainer.actions import containers, creating, diagnosing, drives, hostkeys, onboarding, registration, rotation
 from xscontainer.actions.context import Context
+from xscontainer.calls import checked, failure, shown, success
 from xscontainer.errors import (
     ArgumentError,
     NotPermitted,
@@ -53,17 +52,6 @@ FILLING = 180.0
 
 # s that a new VM may take: the copy of an image and the guest's own installation.
 CREATING = 700.0
-
-LONGEST_NAME = 255  # of a container, or a new VM
-DATASOURCES = ("configdrive", "nocloud")  # configdrive.image.LAYOUTS, which would load pycdlib here
-_SWITCHES = {"finish": ("yes", "status"), "force": ("yes",), "remove": ("yes",)}
-LONGEST_SHOWN = 100  # of what a caller gave us, in an error text
-
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
-_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}=?\Z")
-_CONTAINER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
-_FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_FORBIDDEN_RAW = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 log = logging.getLogger(__name__)
 
@@ -121,98 +109,20 @@ class UnknownFunction(Exception):
 
 def read_call(argument: bytes, verbs: "Mapping[str, Verb]") -> Call:
     """:raises ArgumentError: it is no call, or an argument is missing or malformed. :raises UnknownFunction:"""
-    function, session, given = _decode(argument)
+    function, session, given = calls.decode(argument)
     if function not in verbs:
-        raise UnknownFunction(function[:LONGEST_SHOWN])
+        raise UnknownFunction(function[:calls.LONGEST_SHOWN])
     verb = verbs[function]
     arguments = {}
     for name in verb.required + verb.optional:
         if name in given:
-            arguments[name] = _checked(name, given[name])
+            arguments[name] = checked(name, given[name])
         elif name in verb.required:
             raise ArgumentError(f"The function '{function}' needs the argument '{name}'.")
     hops = given.get(HOPS, "0")
     if not re.match(r"[0-9]\Z", hops):
-        raise ArgumentError(f"The argument '{HOPS}' is for calls from host to host; {_shown(hops)} is no digit.")
+        raise ArgumentError(f"The argument '{HOPS}' is for calls from host to host; {shown(hops)} is no digit.")
     return Call(function, verb, arguments, int(hops), session)
-
-
-def _decode(argument: bytes) -> "Tuple[str, str, Dict[str, str]]":
-    """Function, session, arguments."""
-    # Through JSON-RPC XAPI accepts control characters, and passes them on where XML forbids them.
-    argument = _FORBIDDEN_RAW.sub("\ufffd".encode(), argument)
-    try:
-        # As text: expat then takes no other encoding from the document. Without a document type
-        # there are no entities that could grow.
-        text = argument.decode("utf-8")
-        if "<!DOCTYPE" in text:
-            raise ValueError("a document type is not allowed")
-        parameters, function = xmlrpc.client.loads(text)
-    except Exception as error:
-        # The parser raises whatever its parts raise: expat's, binascii's and decimal's errors among them.
-        why = _shown(str(error) or type(error).__name__)
-        raise ArgumentError(f"The plugin's argument is no XML-RPC call: {why}.") from error
-    if not function:
-        raise ArgumentError("The plugin's argument names no function.")
-    if len(parameters) != 2 or not isinstance(parameters[1], dict):
-        raise ArgumentError("A plugin call takes a session and a map of arguments.")
-    for name, value in parameters[1].items():
-        if not isinstance(value, str):
-            raise ArgumentError(f"The argument {_shown(name)} is no string.")
-    return function, str(parameters[0]), parameters[1]
-
-
-def _checked(name: str, value: str) -> str:
-    if name.endswith(("uuid", "secret")):
-        lowered = value.strip().lower()
-        if not _UUID.match(lowered):
-            # Whoever gives the secret itself instead must not find it in a log.
-            given = "" if name.endswith("secret") else f", not {_shown(value)}"
-            raise ArgumentError(f"The argument '{name}' must be a uuid{given}.")
-        return lowered
-    if name in ("container", "object") and (len(value) > LONGEST_NAME or not _CONTAINER.match(value)):
-        raise ArgumentError(f"The argument '{name}' must be a container's id or name, not {_shown(value)}.")
-    if name == "fingerprint" and not _FINGERPRINT.match(value):
-        raise ArgumentError(f"The argument '{name}' must be as ssh-keygen -l prints it, SHA256:..., "
-                            f"not {_shown(value)}.")
-    if name in _SWITCHES and value not in _SWITCHES[name]:
-        raise ArgumentError(f"The argument '{name}' must be {' or '.join(_SWITCHES[name])}, not {_shown(value)}.")
-    if name == "name" and not (value.strip() and value.isprintable() and len(value) <= LONGEST_NAME):
-        raise ArgumentError(f"The argument '{name}' must be 1 to {LONGEST_NAME} printable characters, "
-                            f"not {_shown(value)}.")
-    if name == "datasource" and value not in DATASOURCES:
-        raise ArgumentError(f"The argument '{name}' must be one of {', '.join(DATASOURCES)}, not {_shown(value)}.")
-    return value
-
-
-def _shown(text: str) -> str:
-    return ascii(text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "...")
-
-
-# --- answering ----------------------------------------------------------------------------------
-
-
-def success(value: str) -> bytes:
-    return _response("Success", "Value", _string(value))
-
-
-def failure(description: "List[str]") -> bytes:
-    """:param description: [CODE, parameter, ...]; XAPI cannot read one without a code."""
-    return _response("Failure", "ErrorDescription",
-                     f"<value><array><data>{''.join(map(_string, description))}</data></array></value>")
-
-
-def _response(status: str, name: str, value: str) -> bytes:
-    return ("<?xml version='1.0'?>\n<methodResponse><params><param><value><struct>"
-            f"<member><name>Status</name>{_string(status)}</member><member><name>{name}</name>{value}</member>"
-            "</struct></value></param></params></methodResponse>\n").encode("utf-8")
-
-
-def _string(text: str) -> str:
-    # xmlrpc.client.dumps leaves control characters in, and a bare CR, which a parser takes for a newline.
-    text = _FORBIDDEN.sub("\ufffd", text)
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\r", "&#13;")
-    return f"<value><string>{text}</string></value>"
 
 
 def describe(function: str, error: Exception) -> "List[str]":
@@ -261,7 +171,7 @@ def _guarded(argument: bytes, verbs: "Mapping[str, Verb]", work: "Callable[[Call
     except Exception as error:
         description = describe(function, error)
         if isinstance(error, (XSContainerError, UnknownFunction)):
-            log.warning("plugin: %s %s failed: %s", function or "a call", subject, " ".join(map(_shown, description)))
+            log.warning("plugin: %s %s failed: %s", function or "a call", subject, " ".join(map(shown, description)))
         else:
             log.exception("plugin: %s %s failed, which should not happen", function or "a call", subject)
         return failure(description)

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Tuple
 
@@ -13,7 +14,7 @@ from tests.need import need_program
 from tests.plugin.pool import PluginPool
 from tests.system.conftest import _leaves_nothing_behind  # noqa: F401 - one pool serves the whole module
 from tests.waiting import until
-from xscontainer import keys, plugin
+from xscontainer import calls, keys
 from xscontainer.configdrive import image, isoread, placing
 from xscontainer.engine.hostkeys import parse_pin
 
@@ -439,6 +440,28 @@ def test_a_mark_on_the_drive_alone_serves(pool: PluginPool) -> None:
     assert pool.call(pool.hosts[0], "get_config_drive_configuration", vdiuuid=pool.uuid(vdi, "VDI")) == "Trueold"
 
 
+def test_drives_are_read_one_after_the_other(pool: PluginPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dozen large ones at once would take more memory than the daemon may have."""
+    held: List[int] = []
+    most: List[int] = []
+
+    def read(content: bytes) -> str:
+        held.append(len(content))
+        most.append(len(held))
+        time.sleep(0.02)
+        held.pop()
+        return "read"
+
+    monkeypatch.setattr(image, "template_in", read)  # to see how many are held at once
+    sr = sr_of(pool.pool, "Shared storage")
+    call = [pool.hosts[0].sim.ref, "xscontainer", "get_config_drive_configuration"]
+    tasks = [pool.client.xenapi.Async.host.call_plugin(*call, {"vdiuuid": pool.uuid(pool.pool.create_disk(
+        sr, b"x" * 4096, other_config={"config-drive": "True"}), "VDI")}) for _ in range(6)]
+    until(lambda: all(pool.client.xenapi.task.get_status(task) != "pending" for task in tasks), "calls still run", 30)
+    assert [pool.client.xenapi.task.get_status(task) for task in tasks] == ["success"] * 6
+    assert most == [1] * 6
+
+
 @pytest.mark.parametrize("content_, other_config, size", [
     (b"x" * 100000, {"config-drive": "True"}, 0), (image.write({"openstack/latest/user_data": b"x"}, "x"), {}, 0),
     (image.write({"readme": b"x"}, "x"), {"config-drive": "True"}, 0), (b"", {"config-drive": "True"}, 1 << 40),
@@ -474,4 +497,4 @@ def test_a_renamed_template_is_known_by_where_it_came_from(pool: PluginPool) -> 
 
 
 def test_the_names_of_layouts_are_the_plugins() -> None:
-    assert plugin.DATASOURCES == image.LAYOUTS
+    assert calls.DATASOURCES == image.LAYOUTS

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tests.need import need
 from tests.plugin.conftest import Dom0
 from tests.plugin.process import Process, call, run
-from xscontainer import forward, plugin, settings
+from xscontainer import calls, forward, plugin, settings
 from xscontainer.errors import SettingsError
 from xscontainer.simulator.install import PLUGIN, install_plugin
 
@@ -48,7 +48,7 @@ def test_the_argument_reaches_the_daemon_byte_for_byte(dom0: Dom0, argument: byt
 
     def handler(got: bytes) -> bytes:
         received.append(got)
-        return plugin.success("fine")
+        return calls.success("fine")
 
     dom0.serve(handler)
     assert run(dom0.plugin, argument).reply == {"Status": "Success", "Value": "fine"}
@@ -71,7 +71,7 @@ def test_ten_calls_at_once_are_served_at_once(dom0: Dom0) -> None:
 
     def handler(argument: bytes) -> bytes:
         together.wait(20)  # breaks, and fails the call, unless all ten are inside
-        return plugin.success(argument.decode())
+        return calls.success(argument.decode())
 
     dom0.serve(handler)
     processes = [Process(dom0.plugin, str(number)) for number in range(10)]
@@ -84,7 +84,7 @@ def test_a_call_waits_while_all_workers_are_busy(dom0: Dom0) -> None:
     def handler(argument: bytes) -> bytes:
         entered.set()
         release.wait(20)
-        return plugin.success(argument.decode())
+        return calls.success(argument.decode())
 
     dom0.serve(handler, workers=1)
     first = Process(dom0.plugin, "first")

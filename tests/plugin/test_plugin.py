@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.plugin.process import call, decode
-from xscontainer import errors, plugin
+from xscontainer import calls, errors, plugin
 from xscontainer.engine.api import STOP_SECONDS
 from xscontainer.errors import ArgumentError, ObjectGone, XapiError, XSContainerError
 from xscontainer.forward import REPLY_TIMEOUT
@@ -98,7 +98,7 @@ odd = st.characters(whitelist_categories=["Cc", "Cs", "Cn"], whitelist_character
 @given(st.text() | st.text(odd))
 @example("\x1b[31m\x00 a\r\nb\r ]]> &amp; <b/> \ud83d \ufffe \U0001f600 \U0010ffff")
 def test_any_result_arrives_as_it_is_but_for_what_xml_forbids(value: str) -> None:
-    reply = plugin.success("True" + value)
+    reply = calls.success("True" + value)
     assert LEGAL.match(reply.decode("utf-8"))
     expected = "".join(character if LEGAL.match(character) else "\ufffd" for character in value)
     assert decode(reply) == {"Status": "Success", "Value": "True" + expected}
@@ -106,7 +106,7 @@ def test_any_result_arrives_as_it_is_but_for_what_xml_forbids(value: str) -> Non
 
 @given(st.lists(st.text(), min_size=1, max_size=4))
 def test_any_error_description_arrives_as_it_is_but_for_what_xml_forbids(description: List[str]) -> None:
-    reply = plugin.failure(["CODE", *description])
+    reply = calls.failure(["CODE", *description])
     assert LEGAL.match(reply.decode("utf-8"))
     expected = ["".join(c if LEGAL.match(c) else "\ufffd" for c in part) for part in description]
     assert decode(reply)["ErrorDescription"] == ["CODE", *expected]

@@ -1,5 +1,6 @@
 """The command xscontainer: what it lists, for people and for programs, whatever guests have written."""
 
+import argparse
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from xscontainer import __version__, cli, keys, xmlform
 from xscontainer.cli import columns, inventory, listing
 from xscontainer.cli.columns import Note, Row
+from xscontainer.errors import ArgumentError, GuestSilent
 from xscontainer.model import EngineVersion, containers_from_api
 from xscontainer.simulator.xapi import Pool
 from xscontainer.vmrecord import VMRecord
@@ -186,6 +188,22 @@ def test_unusable_settings_end_with_2(place: Place, capsys: "pytest.CaptureFixtu
         assert cli.main(arguments + ["list"]) == 2
         out, err = capsys.readouterr()
         assert out == "" and err.startswith("xscontainer: ") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind, code", [(GuestSilent, 1), (ArgumentError, 2)])
+def test_an_error_is_nothing_that_a_terminal_obeys(capsys: "pytest.CaptureFixture[str]", tmp_path: Path, kind: Any,
+                                                   code: int) -> None:
+    """A guest's own words may be in it."""
+    config = tmp_path / "conf"
+    config.write_text("")
+
+    def run(*_: object) -> int:
+        raise kind("It says:\na\x9b2J\x1b[2J\u202eb" + "x" * 3000 + "end.")
+
+    assert cli.guarded("program", argparse.Namespace(config=str(config), run=run)) == code
+    said = capsys.readouterr().err
+    assert said.startswith("program: It says: a\ufffd2J\ufffd[2J\ufffdbxxx") and "end." in said
+    assert said.count("\n") == 1
 
 
 def test_the_version_is_told(capsys: "pytest.CaptureFixture[str]") -> None:

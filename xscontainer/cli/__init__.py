@@ -16,7 +16,10 @@ from typing import Iterator, List, Optional
 
 from xscontainer import __version__, settings
 from xscontainer.cli import creating, diagnosing, drive, hostkeys, listing, preparing, rotating, wiping
+from xscontainer.cli.columns import neutral
 from xscontainer.errors import ArgumentError, SettingsError, XSContainerError
+
+MOST_ERROR = 10000  # characters
 
 COMMANDS = (listing, creating, preparing, diagnosing, drive, hostkeys, rotating, wiping)
 
@@ -65,12 +68,10 @@ def _guarded(program: str, options: argparse.Namespace) -> int:
         code: int = options.run(options, loaded.settings)
         sys.stdout.flush()
         return code
-    except (SettingsError, ArgumentError) as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        return 2
     except XSContainerError as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        return 1
+        # Often a guest's words are among them.
+        print(f"{program}: {neutral(' '.join(str(error).split()), MOST_ERROR)}", file=sys.stderr)
+        return 2 if isinstance(error, (SettingsError, ArgumentError)) else 1
     except BrokenPipeError:
         # The reader has seen enough (| head). Python would complain when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -30,11 +30,14 @@ class Note(NamedTuple):
 Line = Union[Row, Note]
 
 
-def neutral(text: str) -> str:
-    """``text`` on one line and without what moves the cursor, colours, reorders or hides: U+FFFD stands for it."""
+def neutral(text: str, most: int = MOST_CELL) -> str:
+    """``text`` on one line and without what moves the cursor, colours, reorders or hides: U+FFFD stands for it.
+
+    :param most: characters.
+    """
     return "".join(
         "\ufffd" if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in _JOINERS
-        else character for character in text[:MOST_CELL])
+        else character for character in text[:most])
 
 
 def width(text: str) -> int:

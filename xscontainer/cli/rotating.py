@@ -20,7 +20,7 @@ def add(commands: Any) -> None:
                     "when they run again. Until --finish both keys work. May be repeated at any time.",
         epilog=f"Exit code: 0 all VMs have the key, {WAITING} some wait for it; otherwise as for every command.")
     ways = parser.add_mutually_exclusive_group()
-    ways.add_argument("--finish", action="store_true", help="remove the previous key from all running VMs and destroy it")
+    ways.add_argument("--finish", action="store_true", help="remove the previous key from running VMs and destroy it")
     ways.add_argument("--status", action="store_true", help="only tell which VMs have the new key")
     parser.add_argument("--force", action="store_true",
                         help="with --finish: also if VMs wait for the new key, which are to be prepared anew then")

@@ -21,6 +21,9 @@ LARGEST_DRIVE = 33554432
 DOWNLOAD_SECONDS = 60.0
 WAITING_SECONDS = 60.0
 
+# The daemon's memory is bounded, and a call holds all of a drive.
+_reading = threading.Lock()
+
 _changed = threading.Condition()
 _being_changed: Set[str] = set()  # uuids of VMs
 
@@ -123,6 +126,7 @@ def get_config_drive_configuration(context: Context, vdiuuid: str) -> str:
     Drives that do not hold that give what the guest gets.
 
     :raises NotConfigDrive: the disk is not marked as a config drive, or holds no configuration.
+    :raises DriveBusy: others are being read for too long.
     """
     from xscontainer.configdrive import image, placing
 
@@ -134,8 +138,20 @@ def get_config_drive_configuration(context: Context, vdiuuid: str) -> str:
         size = int(vdi["virtual_size"])
         if size > LARGEST_DRIVE:
             raise NotConfigDrive(f"The disk {vdiuuid} is too large for a config drive: {size} bytes.")
-        content = disk.download(session, context.settings.xapi.socket, vdiuuid, size, DOWNLOAD_SECONDS)
+        with _one_reader():
+            content = disk.download(session, context.settings.xapi.socket, vdiuuid, size, DOWNLOAD_SECONDS)
+            try:
+                return DONE + image.template_in(content)
+            except ValueError as error:
+                raise NotConfigDrive(f"The disk {vdiuuid} is no config drive: {error}.") from error
+
+
+@contextlib.contextmanager
+def _one_reader() -> "Iterator[None]":
+    """:raises DriveBusy: others take too long."""
+    if not _reading.acquire(timeout=WAITING_SECONDS):
+        raise DriveBusy("Other calls are reading config drives.", "Repeat the call in a moment.")
     try:
-        return DONE + image.template_in(content)
-    except ValueError as error:
-        raise NotConfigDrive(f"The disk {vdiuuid} is no config drive: {error}.") from error
+        yield
+    finally:
+        _reading.release()

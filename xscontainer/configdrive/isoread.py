@@ -10,7 +10,7 @@ from typing import Dict, Iterator, NamedTuple, Optional, Tuple
 SECTOR = 2048
 FIRST_DESCRIPTOR = 16
 MOST_DESCRIPTORS = 32
-LARGEST_FILE = 4194304
+LARGEST_FILE = 1048576  # as much as a configuration may take that was filled in
 LARGEST_DIRECTORY = 1048576
 
 _PRIMARY, _SUPPLEMENTARY, _TERMINATOR = 1, 2, 255

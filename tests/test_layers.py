@@ -20,7 +20,7 @@ PACKAGE = "xscontainer"
 LAYERS: List[FrozenSet[str]] = [
     frozenset(
         "errors keys model xmlform vmrecord eligibility policy settings addresses cloudconfig reach diagnosis "
-        "calls".split()
+        "calls pacing".split()
     ),  # L0 words
     frozenset("xapi engine command systemd names".split()),  # L1 doors
     frozenset("access publish configdrive certificates".split()),  # L2 joins
@@ -62,7 +62,7 @@ PURE = set(
     "itertools json math numbers operator posixpath re string struct textwrap typing unicodedata uuid".split()
 )
 # Settings are parsed purely, too, but for the one function that reads the file; XML is parsed from memory.
-PURE_MORE = {"settings": {"configparser", "os"}, "xmlform": {"xml"}, "calls": {"xmlrpc"}}
+PURE_MORE = {"settings": {"configparser", "os"}, "xmlform": {"xml"}, "calls": {"xmlrpc"}, "pacing": {"random"}}
 
 # Only entries talk to the terminal, end the process, or set up what belongs to the whole process.
 ENTRY_IMPORTS = {"argparse", "logging.config", "logging.handlers"}

@@ -6,10 +6,9 @@ tells it of changes and stops it.
 
 import json
 import logging
-import random
 import threading
 import time
-from typing import Callable, Dict, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Dict, NamedTuple, Optional, Tuple
 
 from xscontainer import addresses, keys, xmlform
 from xscontainer.access import hang_up, remembered_of
@@ -28,8 +27,9 @@ from xscontainer.errors import (
     XapiError,
     XSContainerError,
 )
-from xscontainer.model import Container, EngineEvent, EngineInfo, EngineVersion, containers_from_api
-from xscontainer.publish import Pacer, Publication
+from xscontainer.model import Container, EngineInfo, EngineVersion, containers_from_api
+from xscontainer.pacing import Awaited, Backoff, Pacer
+from xscontainer.publish import Publication
 from xscontainer.reach import Reach, Remembered
 from xscontainer.settings import Settings
 from xscontainer.vmrecord import VMRecord
@@ -51,87 +51,6 @@ _MOST_EVENTS = 1000
 # How often an engine is asked for its list, however much happens there: at once for the first, seconds from then on.
 _LISTS_AT_ONCE = 20
 _LIST_INTERVAL = 0.1
-
-
-class Backoff:
-    """How long to wait before the next try: a part of how long there has been trouble, so that a
-    short outage is noticed to be over soon and a long one costs little. Pure.
-
-    :param shortest: seconds; the first wait.
-    :param longest: seconds.
-    """
-
-    PART = 0.25
-    # A success that does not last this long is no end of the trouble, seconds.
-    STEADY = 2.0
-
-    def __init__(self, shortest: float, longest: float,
-                 jitter: "Callable[[], float]" = lambda: random.uniform(0.8, 1.2)) -> None:
-        self._shortest = shortest
-        self._longest = longest
-        self._jitter = jitter
-        self._since: Optional[float] = None  # the first failure after the last success
-        self._paced_from = float("-inf")  # when the trouble began that waits are measured by
-        self._well_since = float("-inf")
-
-    def fail(self, now: float) -> float:
-        """A try failed, or what had succeeded ended; returns the seconds to wait before the next."""
-        if self._since is None:
-            self._since = now
-            if self._paced_from == float("-inf") or now - self._well_since >= self.STEADY:
-                self._paced_from = now
-        wait = max(self._shortest, (now - self._paced_from) * self.PART)
-        return min(wait * self._jitter(), self._longest)
-
-    def outage(self, now: float) -> float:
-        """Seconds since the first failure; 0.0 if the last try succeeded."""
-        return 0.0 if self._since is None else now - self._since
-
-    def hurry(self, now: float) -> None:
-        """Something changed: the next tries may fare better than the last."""
-        self._paced_from = now
-
-    def succeed(self, now: float) -> None:
-        self._since = None
-        self._well_since = now
-
-
-class Awaited:
-    """Events whose effect the container list does not show yet. Pure.
-
-    dockerd tells of some changes before its own list shows them, by a few
-    milliseconds: a list asked for at once may be the one from before, and no
-    further event would correct it.
-    """
-
-    # When to ask for the list, seconds after the event and after each list that does not show it.
-    # Then it is believed: the container has moved on, and the event that says so is on its way.
-    DELAYS = (0.0, 0.003, 0.01, 0.03, 0.1, 0.5, 3.0, 12.0)
-    MOST = 5000
-
-    def __init__(self, due: float = float("inf")) -> None:
-        """:param due: when to ask for the list even if nothing happens."""
-        self._events: Dict[str, EngineEvent] = {}  # the last one of each container
-        self._tries = 0
-        self.due = due  # when the list is to be asked for
-
-    def add(self, event: EngineEvent, now: float) -> None:
-        if event.id in self._events or len(self._events) < self.MOST:
-            self._events[event.id] = event
-        self._tries = 0
-        self.due = now
-
-    def listed(self, containers: "Sequence[Container]", now: float) -> None:
-        """A list has come."""
-        if self.due > now:
-            return  # it was asked for without an event
-        shown = {container.id: container for container in containers}
-        self._events = {id_: event for id_, event in self._events.items() if not event.shown_by(shown.get(id_))}
-        self._tries += 1
-        if self._events and self._tries < len(self.DELAYS):
-            self.due = now + self.DELAYS[self._tries]
-        else:
-            self._events, self.due = {}, float("inf")
 
 
 class Opener(NamedTuple):

@@ -2,7 +2,7 @@
 
 Every write sends the VM's whole record to every client and host of the pool, so
 nothing is written twice and a burst of changes costs a few writes
-(:class:`Pacer`). Nothing is read either: what XAPI holds is known from our own
+(:class:`xscontainer.pacing.Pacer`). Nothing is read either: what XAPI holds is known from our own
 writes and from the event stream, which shows each write once it is done
 (:meth:`Publication.observe`).
 """
@@ -27,36 +27,6 @@ FORGIVEN_AFTER = 600.0
 
 # In the order of writing: whose documents they are is said before the documents.
 _WRITTEN = (keys.OWNER,) + keys.PUBLISHED
-
-
-class Pacer:
-    """How soon the next write may happen: a few at once, then one each interval. Pure.
-
-    :param burst: writes without a wait after a quiet time.
-    :param interval: seconds between writes from then on; 0.0: no wait ever.
-    """
-
-    def __init__(self, burst: int, interval: float) -> None:
-        self._burst = float(burst)
-        self._interval = interval
-        self._tokens = float(burst)
-        self._at = float("-inf")
-
-    def delay(self, now: float) -> float:
-        """Seconds until a write may happen; 0.0 if at once."""
-        return max(0.0, (1.0 - self._filled(now)) * self._interval)
-
-    def spend(self, now: float) -> None:
-        """A write happens."""
-        self._tokens = max(0.0, self._filled(now) - 1.0)
-        self._at = now
-
-    def _filled(self, now: float) -> float:
-        if self._interval <= 0.0:
-            return self._burst
-        gained = (now - self._at) / self._interval
-        # 1.0 less a rounding error is a whole token, or the last write would wait for ever.
-        return round(min(self._burst, self._tokens + gained), 9)
 
 
 class _Key:

@@ -11,7 +11,7 @@ from tests.bench.figures import Report, quantile
 from tests.bench.scene import VM, Scene, cpu, status, wakeups
 from tests.bench.tls import OverTLS
 from xscontainer import keys
-from xscontainer.monitor import Backoff
+from xscontainer.pacing import Backoff
 from xscontainer.simulator.engines.podman import PodmanEngine
 from xscontainer.simulator.engines.real import RealEngine
 

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xscontainer.model import EngineEvent
-from xscontainer.monitor import Awaited, Backoff
-from xscontainer.publish import Pacer
+from xscontainer.pacing import Awaited, Backoff, Pacer
 from xscontainer.settings import PublishSettings
 
 

@@ -224,7 +224,7 @@ def check_story(text: str) -> None:
     """Everything that the demo is to show, in its order."""
     story = [
         r"a XAPI pool of 2 hosts, host1 coordinates it",
-        r"4 guests with 8 containers",
+        r"5 guests with 9 containers",
         r"every list is published, \d",
         r"^Simulated pool$",
         r"^  host1 +coordinator$",
@@ -240,6 +240,12 @@ def check_story(text: str) -> None:
         r"pause hadoop in VM classic, which runs on host2: host.call_plugin on host1$",
         r"clients saw 'Up \(Paused\)' \d+ ms after",
         r"classic runs on host2 now; its list was there all the time",
+        r"diagnose VM legacy, which nobody prepared$",
+        r"KEY_NOT_ACCEPTED: The user \S+ at 127\.\S+ port \d+ cannot log in",
+        r"prepare VM legacy$",
+        r"1 container is shown \d+ ms later; the host key SHA256:\S{43} is pinned$",
+        r"^    legacy +Running +Engine \d",
+        r"^      erp +Up ",
         r"^  host2$",
         r"^    classic +Running",
         r"XenAPI\.Session\(\"http://127\.0\.0\.1:\d+\"\)",

@@ -5,6 +5,7 @@ that does not come about ends the demo with exit code 1.
 """
 
 import argparse
+import json
 import shutil
 import signal
 import sys
@@ -12,7 +13,9 @@ import threading
 import time
 from typing import Callable, List, Optional
 
+from xscontainer import keys
 from xscontainer.cli import inventory, listing
+from xscontainer.errors import KeyNotAccepted
 from xscontainer.simulator.demo_eye import Eye, engine_events
 from xscontainer.simulator.engines import SimulatorError, processes
 from xscontainer.simulator.engines.real import RealEngine
@@ -29,6 +32,7 @@ GUESTS = (
     GuestSpec("shop", (ContainerSpec("front", "nginx:1.27"), ContainerSpec("sessions", "redis:7", state="paused"))),
     GuestSpec("build", (ContainerSpec("runner", "runner:5"), ContainerSpec("last-job", "builder:12", state="exited"))),
     GuestSpec("fresh"),
+    GuestSpec("legacy", (ContainerSpec("erp", "erp:9"),), monitored=False, prepared=False),
 )
 HELP = """\
 To look at this pool yourself{while_staying}:
@@ -67,11 +71,28 @@ class Demo:
         with self._world.session() as session:
             pool = inventory.read(session)
         shown = sum(len(vm.containers) for host in pool.hosts for vm in host.vms)
-        wanted = sum(len(vm.spec.containers) for vm in self._world.vms)
+        wanted = sum(len(vm.spec.containers) for vm in self._world.vms if vm.other_config.get(keys.MONITOR) == "True")
         columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         show("\n" + listing.as_table(pool, columns) + "\n")
         if shown != wanted:
             raise SimulatorError(f"{shown} containers are listed, {wanted} are there")
+
+    def onboard(self) -> None:
+        """A VM that nobody prepared: what is wrong is told, put right, and its containers are shown."""
+        world = self._world
+        for vm in (vm for vm in world.vms if not vm.spec.prepared):
+            self.say(f"diagnose VM {vm.name}, which nobody prepared")
+            found = json.loads(world.call(0, "diagnose", vmuuid=vm.uuid)[len("True"):])
+            self.say(f"  {found['code']}: {found['message']}")
+            if found["code"] != KeyNotAccepted.code:
+                raise SimulatorError(f"the cause is {KeyNotAccepted.code}")
+            self.say(f"its owner lets the pool's key in; prepare VM {vm.name}")
+            vm.guest.authorize(found["public_key"])
+            begun = time.monotonic()
+            told = json.loads(world.call(1, "prepare", vmuuid=vm.uuid, username=vm.guest.user)[len("True"):])
+            listed = world.wait_published(vm.name)
+            self.say(f"  {len(listed)} container is shown {(time.monotonic() - begun) * 1000:.0f} ms later; "
+                     f"the host key {told['fingerprint']} is pinned")
 
     def act(self, eye: Eye, verb: str, event: str, state: str) -> None:
         """One action through host.call_plugin on another host than the VM's, and its way back to the clients."""
@@ -155,6 +176,7 @@ def run(options: argparse.Namespace, stop: threading.Event) -> None:
             demo.act(eye, "stop", "die", "exited")
             demo.act(eye, "start", "start", "running")
             demo.migrate(eye)
+        demo.onboard()
         demo.show_tree()
         demo.explain(options.stay)
         if options.stay:

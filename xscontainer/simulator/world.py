@@ -47,6 +47,7 @@ class GuestSpec(NamedTuple):
     containers: Tuple[ContainerSpec, ...] = ()
     host: Optional[int] = None
     monitored: bool = True  # whether xscontainer-monitor is set from the start
+    prepared: bool = True  # whether the pool's key is let in as soon as there is one
 
 
 class Interrupted(Exception):
@@ -215,7 +216,9 @@ class World:
         uuid = pool_record["other_config"].get(keys.PUBLIC_SECRET)
         if uuid:
             secret = self.pool.record("secret", self.pool.uuid_to_ref(uuid, "secret"))
-            for guest in self.guests:
+            for spec, guest in zip(self._specs, self.guests):
+                if not spec.prepared:
+                    continue
                 with open(guest.authorized_keys_path, encoding="utf-8") as file:
                     if secret["value"].strip() not in file.read():
                         guest.authorize(secret["value"])

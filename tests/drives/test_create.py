@@ -135,6 +135,16 @@ def test_a_failure_leaves_nothing(cloud: Cloud, step: str) -> None:
     assert not [task for task in cloud.pool.records("task").values() if task["status"] == "pending"]
 
 
+def test_a_vm_whose_making_was_not_answered_goes(cloud: Cloud) -> None:
+    before = left(cloud)
+    templates_before = sorted(cloud.pool.records("VM"))
+    cloud.pool.faults("task.get_result", "fail", times=1, description=["SESSION_INVALID", "OpaqueRef:gone"])
+    with pytest.raises(XapiError) as caught:
+        create(cloud, "Docker on Debian")
+    assert caught.value.details[0] == "XAPI_SESSION_LOST"
+    assert left(cloud) == before and sorted(cloud.pool.records("VM")) == templates_before
+
+
 @pytest.mark.parametrize("wrong", [
     {"name": ""}, {"name": "a\nb"}, {"name": "x" * 256}, {"memory": "lots"}, {"vcpus": "-1"}, {"vcpus": "65"},
     {"wait": "100000"}, {"username": "a b"}, {"datasource": "ec2"}, {"configuration": " %BR% "},

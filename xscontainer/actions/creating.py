@@ -3,6 +3,7 @@
 import json
 import re
 import time
+import uuid
 from typing import Any, Dict, NamedTuple, Pattern
 
 from xscontainer import keys
@@ -97,23 +98,27 @@ def _make(context: Context, session: Session, undo: Any, wish: _Wish, progress: 
     configuration = wish.configuration or drives.get_config_drive_default(context, wish.template)[len(DONE):]
 
     progress(0.05, "cloning the template")
-    vm_ref = making.clone(session, template_ref, wish.name, sr_ref, until)
+    # Under a name of its own at first, by which it is found even if the answer is lost.
+    passing = f"{wish.name} ({uuid.uuid4()})"
+    undo.add(f"the VM {passing!r}", lambda session: making.remove_named(session, passing))
+    vm_ref = making.clone(session, template_ref, passing, sr_ref, until)
     undo.add(f"the VM {wish.name!r}", lambda session: making.remove(session, vm_ref))
+    xapi.VM.set_name_label(vm_ref, wish.name)
     _furnish(session, vm_ref, wish, sr_ref, network_ref, image_ref, progress, until)
     _name_user(context, session, vm_ref, wish)
 
     progress(0.3, "making its config drive")
-    uuid = xapi.VM.get_uuid(vm_ref)
-    site = placing.look(session, uuid, wish.sr)
+    vm_uuid = xapi.VM.get_uuid(vm_ref)
+    site = placing.look(session, vm_uuid, wish.sr)
     drive = placing.place(session, undo, site, drives.given_template(configuration), drives.public_key(context),
                           drives.new_host_key, context.settings.xapi.socket, wish.layout)
     placing.clear(session, site)  # what a template of the pool's own brought along
-    registration.register(context, uuid)
+    registration.register(context, vm_uuid)
 
     progress(0.4, "starting it")
     longcall.run(session, "VM.start", vm_ref, False, False, until=until)
-    pinned = xapi_vm.record(session, uuid).other_config.get(keys.HOST_KEY, "")
-    return {"vm": uuid, "name": wish.name, "config_drive": drive, "host_key": pinned}
+    pinned = xapi_vm.record(session, vm_uuid).other_config.get(keys.HOST_KEY, "")
+    return {"vm": vm_uuid, "name": wish.name, "config_drive": drive, "host_key": pinned}
 
 
 def _furnish(session: Session, vm_ref: str, wish: _Wish, sr_ref: str, network_ref: str, image_ref: str,

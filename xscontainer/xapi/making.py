@@ -117,3 +117,9 @@ def remove(session: Session, vm_ref: str) -> None:
             with contextlib.suppress(ObjectGone):
                 if not xapi.VDI.get_VBDs(vdi):
                     disk.destroy(session, vdi)
+
+
+def remove_named(session: Session, name: str) -> None:
+    """The same with what was made under a name that nothing else has, if anything was."""
+    for ref in session.xenapi.VM.get_by_name_label(name):
+        remove(session, ref)

@@ -53,7 +53,10 @@ class Found(NamedTuple):
 
 def prepare(context: Context, vmuuid: str, passwordsecret: str = "", fingerprint: str = "", wait: str = "",
             **wishes: str) -> str:
-    """See :func:`prepared`; with the password in a XAPI secret, which is destroyed before anything else."""
+    """See :func:`prepared`; with the password in a XAPI secret, which is destroyed before anybody is asked anything.
+
+    Not before it is clear that the VM is here: the host that it is on needs the secret, too.
+    """
     if not re.match(r"[0-9]{0,3}\Z", wait) or int(wait or 0) > MOST_WAIT:
         raise ArgumentError(f"The argument 'wait' must be seconds, 0 to {MOST_WAIT}.")
     vm = running_here(context, vmuuid)

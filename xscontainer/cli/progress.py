@@ -75,6 +75,6 @@ def _result(record: "Mapping[str, Any]") -> str:
         raise failure(details, "host.call_plugin")
     try:
         # XAPI keeps a task's result as XML-RPC would write it.
-        return ElementTree.fromstring(record["result"]).text or ""
+        return "".join(ElementTree.fromstring(record["result"]).itertext())
     except ElementTree.ParseError as error:
         raise XapiError(f"XAPI gave a result that cannot be read: {error}.") from error

@@ -19,8 +19,8 @@ PACKAGE = "xscontainer"
 # A room is what stands directly in the package: a module, or a package with all that is in it.
 LAYERS: List[FrozenSet[str]] = [
     frozenset(
-        "errors keys model xmlform vmrecord eligibility policy settings addresses cloudconfig reach diagnosis "
-        "calls pacing".split()
+        "errors keys harmless model engineevent xmlform vmrecord eligibility policy settings addresses cloudconfig "
+        "reach diagnosis calls pacing".split()
     ),  # L0 words
     frozenset("xapi engine command systemd names".split()),  # L1 doors
     frozenset("access publish configdrive certificates".split()),  # L2 joins

@@ -9,17 +9,9 @@ from hypothesis import strategies as st
 
 from tests.clients import engine_json
 from tests.clients.engine_json import entry
-from xscontainer.model import (
-    LATEST,
-    MAX_PORTS,
-    Container,
-    EngineEvent,
-    EngineInfo,
-    EngineVersion,
-    Port,
-    clean_text,
-    containers_from_api,
-)
+from xscontainer.engineevent import EngineEvent
+from xscontainer.harmless import LATEST, clean_text
+from xscontainer.model import MAX_PORTS, Container, EngineInfo, EngineVersion, Port, containers_from_api
 
 
 def container(**fields: Any) -> Container:

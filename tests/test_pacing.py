@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xscontainer.model import EngineEvent
+from xscontainer.engineevent import EngineEvent
 from xscontainer.pacing import Awaited, Backoff, Pacer
 from xscontainer.settings import PublishSettings
 

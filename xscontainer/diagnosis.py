@@ -8,7 +8,7 @@ import json
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from xscontainer.errors import XSContainerError
-from xscontainer.model import clean_text
+from xscontainer.harmless import clean_text
 
 OK = "OK"
 MOST_DETAIL = 300  # characters

@@ -8,32 +8,21 @@ unless a name says otherwise, sizes are bytes.
 """
 
 import re
-from datetime import datetime, timezone
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
+
+from xscontainer.harmless import SPACE, clean_text, integer, mapping, moment
 
 MAX_CONTAINERS = 5000
 MAX_PORTS = 16  # of one container; a media server may publish ten thousand
 MAX_LABELS = 32
-MAX_ATTRIBUTES = 64
 NAME_LIMIT = 255  # characters, as are the next two
 IMAGE_LIMIT = 255
 COMMAND_LIMIT = 128
-LATEST = 253402300799  # the last second of the year 9999: clients turn times into dates
 
 _ID = re.compile(r"[0-9a-f]{64}")
 _CODE = re.compile(r"\((-?[0-9]{1,10})\)")
 _HEALTH = re.compile(r"\((?:health: )?(healthy|unhealthy|starting)\)")
-_RFC3339 = re.compile(r"[0-9]{4}(?:-[0-9]{2}){2}T[0-9]{2}(?::[0-9]{2}){2}(?:\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})\Z")
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_HEALTHS = ("starting", "healthy", "unhealthy")
-
-# Characters XML 1.0 forbids, and Unicode's non-characters, at which XAPI refuses or cuts a string.
-NOT_TEXT = "\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufdd0-\ufdef" + "".join(
-    chr(plane << 16 | 0xFFFE) + chr(plane << 16 | 0xFFFF) for plane in range(17)
-)
-_NOT_TEXT = re.compile(f"[{NOT_TEXT}]")
-# What any client trims (Python and JavaScript differ about U+0085 and U+FEFF).
-SPACE = "".join(chr(c) for c in range(0x10000) if chr(c).isspace()) + "\ufeff"
+HEALTHS = ("starting", "healthy", "unhealthy")
 
 # Podman's names for what Docker calls otherwise.
 _STATES = {"configured": "created", "initialized": "created", "stopped": "exited", "stopping": "running"}
@@ -63,62 +52,6 @@ _EXITS = {
     139: "segmentation fault",
     143: "terminated",
 }
-# The states in which the list may show a container right after an event.
-_SHOWN = {
-    "start": ("running",),
-    "restart": ("running",),
-    "unpause": ("running",),
-    "pause": ("paused",),
-    "die": ("exited", "restarting", "dead", "removing"),
-    "died": ("exited", "restarting", "dead", "removing"),
-    "stop": ("exited", "restarting", "dead", "removing"),
-}  # type: Dict[str, Tuple[str, ...]]
-# Container events after which the list reads the same as before.
-_QUIET = frozenset(
-    "attach detach resize top copy export archive-path extract-to-dir exec_create exec_start exec_die exec_detach "
-    "exec kill commit checkpoint cleanup healthcheck exec_died mount unmount sync".split()
-)
-
-
-def clean_text(value: object, limit: int) -> str:
-    """``value`` as text of at most ``limit`` characters: no control characters, trimmed; "" when it is no string."""
-    if not isinstance(value, str):
-        return ""
-    if len(value) > limit:
-        value = value[: limit - 1] + "…"
-    if "\r" in value:
-        # As any XML parser would: what is read back must equal what was written.
-        value = value.replace("\r\n", "\n").replace("\r", "\n")
-    return _NOT_TEXT.sub("\ufffd", value).strip(SPACE)
-
-
-def _integer(value: object, low: int, high: int) -> Optional[int]:
-    """A whole number within the bounds, also from a float or short digits; else None."""
-    if isinstance(value, str) and len(value) <= 20:
-        try:
-            value = int(value)
-        except ValueError:
-            return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        return None
-    return int(value)
-
-
-def _moment(value: object) -> int:
-    """Seconds since the epoch, also from RFC 3339 text, which podman's own API has where Docker's has a number."""
-    if isinstance(value, str) and _RFC3339.match(value):
-        try:
-            given = datetime.strptime(value[:19] + "+0000", "%Y-%m-%dT%H:%M:%S%z")
-        except ValueError:
-            return 0
-        zone = _RFC3339.match(value).group(1)  # type: ignore[union-attr]
-        shift = 0 if zone == "Z" else (int(zone[1:3]) * 60 + int(zone[4:6])) * (-60 if zone[0] == "+" else 60)
-        value = int((given - _EPOCH).total_seconds()) + shift
-    return _integer(value, 0, LATEST) or 0
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 class Port(NamedTuple):
@@ -131,11 +64,11 @@ class Port(NamedTuple):
 
     @classmethod
     def from_api(cls, data: object) -> Optional["Port"]:
-        fields = _mapping(data)
-        private = _integer(fields.get("PrivatePort"), 0, 65535)
+        fields = mapping(data)
+        private = integer(fields.get("PrivatePort"), 0, 65535)
         if private is None:
             return None
-        public = _integer(fields.get("PublicPort"), 1, 65535)
+        public = integer(fields.get("PublicPort"), 1, 65535)
         ip = clean_text(fields.get("IP"), 45) if public else ""
         return cls(private, clean_text(fields.get("Type"), 8) or "tcp", public, ip)
 
@@ -194,7 +127,7 @@ class Container(NamedTuple):
     @classmethod
     def from_api(cls, data: object) -> Optional["Container"]:
         """From one entry of GET /containers/json; None when its id is not one."""
-        fields = _mapping(data)
+        fields = mapping(data)
         container_id = fields.get("Id")
         if not isinstance(container_id, str) or not _ID.fullmatch(container_id):
             return None
@@ -209,7 +142,7 @@ class Container(NamedTuple):
             name=_name(fields.get("Names"), container_id),
             image=clean_text(fields.get("Image"), IMAGE_LIMIT),
             command=clean_text(command, COMMAND_LIMIT),
-            created=_moment(fields.get("Created")),
+            created=moment(fields.get("Created")),
             state=state,
             exit_code=int(code.group(1)) if code else None,
             health=_health(fields, state, status),
@@ -244,9 +177,9 @@ def _health(fields: Mapping[str, Any], state: str, status: str) -> Optional[str]
     """Newer engines have a field for it, older ones append it to the status text; a stopped container has none."""
     if state not in ("running", "paused"):
         return None
-    given = _mapping(fields.get("Health")).get("Status")
+    given = mapping(fields.get("Health")).get("Status")
     if isinstance(given, str):
-        return given if given in _HEALTHS else None
+        return given if given in HEALTHS else None
     found = _HEALTH.search(status)
     return found.group(1) if found else None
 
@@ -303,9 +236,9 @@ class EngineVersion(NamedTuple):
 
     @classmethod
     def from_api(cls, data: object) -> "EngineVersion":
-        fields = _mapping(data)
+        fields = mapping(data)
         names = "Version ApiVersion MinAPIVersion GitCommit GoVersion Os Arch KernelVersion BuildTime".split()
-        platform = _mapping(fields.get("Platform")).get("Name")
+        platform = mapping(fields.get("Platform")).get("Name")
         return cls(*[clean_text(value, 128) for value in [*map(fields.get, names), platform]])
 
 
@@ -340,7 +273,7 @@ class EngineInfo(NamedTuple):
 
     @classmethod
     def from_api(cls, data: object) -> "EngineInfo":
-        fields = _mapping(data)
+        fields = mapping(data)
         forwarding = fields.get("IPv4Forwarding")  # a number in old engines
         given = fields.get("Labels")
         labels = given[:MAX_LABELS] if isinstance(given, list) else []
@@ -349,7 +282,7 @@ class EngineInfo(NamedTuple):
             return clean_text(fields.get(name), 256)
 
         def count(name: str) -> int:
-            return _integer(fields.get(name), 0, 1 << 60) or 0
+            return integer(fields.get(name), 0, 1 << 60) or 0
 
         return cls(
             id=text("ID"),
@@ -376,80 +309,3 @@ class EngineInfo(NamedTuple):
     def stable_key(self) -> "EngineInfo":
         """The same without the counters: compare this to decide whether to write."""
         return self._replace(containers=0, images=0)
-
-
-class EngineEvent(NamedTuple):
-    """One line of GET /events.
-
-    ``action`` is the bare verb: "health_status: healthy" becomes action health_status and health healthy,
-    "exec_start: sh" becomes exec_start. ``time_nano`` is nanoseconds since the epoch, 0 when unknown.
-    """
-
-    type: str
-    action: str
-    id: str = ""
-    name: str = ""
-    health: Optional[str] = None
-    attributes: Tuple[Tuple[str, str], ...] = ()
-    time_nano: int = 0
-
-    @classmethod
-    def from_api(cls, data: object) -> "EngineEvent":
-        """Old engines give ``status`` and ``id`` alone, new ones ``Type``, ``Action`` and ``Actor`` alone."""
-        fields = _mapping(data)
-        actor = _mapping(fields.get("Actor"))
-        given = _mapping(actor.get("Attributes"))
-        attributes = _attributes(given)
-        words = clean_text(fields.get("Action"), 256) or clean_text(fields.get("status"), 256)
-        action, _, detail = words.partition(":")
-        health = None
-        if action == "health_status":
-            named = (detail.strip(), fields.get("HealthStatus"), given.get("health_status"))
-            health = next((word for word in named if isinstance(word, str) and word in _HEALTHS), None)
-        seconds = _integer(fields.get("time"), 0, LATEST) or 0
-        return cls(
-            type=clean_text(fields.get("Type"), 32) or ("container" if words else ""),
-            action=action,
-            id=clean_text(actor.get("ID"), 128) or clean_text(fields.get("id"), 128),
-            name=clean_text(given.get("name"), NAME_LIMIT),
-            health=health,
-            attributes=attributes,
-            time_nano=_integer(fields.get("timeNano"), 0, LATEST * 10**9) or seconds * 10**9,
-        )
-
-    @property
-    def changes_list(self) -> bool:
-        """Whether the container list may read differently now; an unknown action counts as a change."""
-        return self.type == "container" and bool(self.action) and self.action not in _QUIET
-
-    def shown_by(self, container: Optional[Container]) -> bool:
-        """Whether a list with this entry for the event's container (None: without one) shows what the event tells.
-
-        An event that says nothing checkable counts as shown.
-        """
-        if self.action in ("destroy", "remove"):
-            return container is None
-        if container is None:
-            return False
-        if self.action == "rename":
-            return container.name == self.name
-        if self.action == "health_status":
-            # Podman tells of every check, and its lists of none.
-            return self.health is None or container.health is None or container.health == self.health
-        states = _SHOWN.get(self.action)
-        return states is None or container.state in states
-
-    @property
-    def changes_info(self) -> bool:
-        """Whether the engine's own facts may have changed (its configuration was reloaded)."""
-        return self.type == "daemon"
-
-
-def _attributes(given: Mapping[str, Any]) -> Tuple[Tuple[str, str], ...]:
-    pairs: List[Tuple[str, str]] = []
-    for key, value in given.items():
-        if len(pairs) == MAX_ATTRIBUTES:
-            break
-        if isinstance(value, str):
-            pairs.append((clean_text(key, 128), clean_text(value, 128)))
-    return tuple(pairs)

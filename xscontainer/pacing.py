@@ -6,7 +6,8 @@ All times are seconds, ``now`` by one clock that never goes back (time.monotonic
 import random
 from typing import Callable, Dict, Optional, Sequence
 
-from xscontainer.model import Container, EngineEvent
+from xscontainer.engineevent import EngineEvent
+from xscontainer.model import Container
 
 
 class Pacer:

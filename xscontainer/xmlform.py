@@ -20,9 +20,8 @@ import re
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Sequence, Set, Tuple, Union
 from xml.etree import ElementTree
 
+from xscontainer.harmless import NOT_TEXT, SPACE
 from xscontainer.model import (
-    NOT_TEXT,
-    SPACE,
     Container,
     ContainerList,
     EngineInfo,

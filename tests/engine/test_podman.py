@@ -16,8 +16,9 @@ from tests.need import need, need_program
 from tests.waiting import until
 from xscontainer import xmlform
 from xscontainer.engine import api, ssh
+from xscontainer.engineevent import EngineEvent
 from xscontainer.errors import ContainerConflict, ContainerNotFound, EngineGarbage, EngineRefused
-from xscontainer.model import Container, EngineEvent, EngineInfo, EngineVersion, Port, containers_from_api
+from xscontainer.model import Container, EngineInfo, EngineVersion, Port, containers_from_api
 from xscontainer.simulator.engines.podman import PodmanEngine
 
 ID = "106223cd79c0537f5c8489b3e8292828875e55f953525300ce0ac0dc371fecb0"

@@ -10,7 +10,8 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 from xml.etree import ElementTree
 
 from xscontainer import eligibility, keys, xmlform
-from xscontainer.model import Container, clean_text
+from xscontainer.harmless import clean_text
+from xscontainer.model import Container
 from xscontainer.vmrecord import VMRecord
 from xscontainer.xapi.session import Session
 

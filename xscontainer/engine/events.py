@@ -10,8 +10,8 @@ from xscontainer.engine import failures
 from xscontainer.engine.connection import Connection, EngineStream
 from xscontainer.engine.exchange import begin, parse_json
 from xscontainer.engine.lines import LineFeeder
+from xscontainer.engineevent import EngineEvent
 from xscontainer.errors import EngineGarbage, EngineLost, EngineTooOld, XSContainerError
-from xscontainer.model import EngineEvent
 
 # The rest (exec_*, top, attach, resize ...) is noise, and must not wake anybody; "died" and "remove" are podman's.
 ACTIONS = ("create", "start", "restart", "stop", "die", "died", "destroy", "remove", "rename", "pause", "unpause",

@@ -10,7 +10,7 @@ from typing import Dict, Iterator, Optional, Type
 
 from xscontainer import errors
 from xscontainer.errors import XSContainerError
-from xscontainer.model import clean_text
+from xscontainer.harmless import clean_text
 
 MOST_WORDS = 300
 

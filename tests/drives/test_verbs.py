@@ -427,6 +427,21 @@ def test_a_drive_in_use_is_read_where_it_is(pool: PluginPool) -> None:
     assert [host.calls - number for host, number in zip(pool.hosts, before)] == [1, 0, 1]
 
 
+def test_storage_that_leaves_while_it_is_read_is_followed(pool: PluginPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """XAPI redirects the download (302) as it does the upload."""
+    sr = pool.pool.create_sr("moving", [pool.hosts[0].sim, pool.hosts[1].sim])
+    vdi = create(pool, new_vm(pool)[1], sruuid=pool.uuid(sr, "SR"))
+    real, calls = placing.is_marked, pool.hosts[1].calls
+
+    def is_marked(other_config: Any) -> bool:
+        pool.pool.attach_sr(sr, pool.hosts[0].sim, False)
+        return real(other_config)
+
+    monkeypatch.setattr(placing, "is_marked", is_marked)  # trouble between our look and the download
+    answer = pool.call(pool.hosts[0], "get_config_drive_configuration", vdiuuid=pool.uuid(vdi, "VDI"))
+    assert answer == "True" + TEMPLATE and pool.hosts[1].calls == calls + 1
+
+
 def test_a_drive_that_others_made_gives_its_user_data(pool: PluginPool) -> None:
     old = image.write({"openstack/latest/user_data": b"old \xc3\xa9"}, "config-2")
     vdi = pool.pool.create_disk(sr_of(pool.pool, "Shared storage"), old, other_config={"config-drive": "True"})

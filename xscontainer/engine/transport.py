@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 import paramiko
 from paramiko.common import (
@@ -50,6 +50,16 @@ class GuestTransport(paramiko.Transport):
     def _log(self, level: int, msg: Any, *args: Any) -> None:
         # What goes wrong is raised, and told by whoever catches it; paramiko's tracebacks only help debugging.
         super()._log(logging.DEBUG, msg, *args)
+
+    def get_exception(self) -> Optional[Exception]:
+        """What ended it, which is forgotten by being asked for: an SSHException, EOFError or OSError, also if paramiko
+        stumbled over what the guest sent, such as a text that is none."""
+        error: Optional[Exception] = super().get_exception()
+        if error is None or isinstance(error, (paramiko.SSHException, EOFError, OSError)):
+            return error
+        stumbled = paramiko.SSHException(f"the guest sent what nobody can read ({type(error).__name__})")
+        stumbled.__cause__ = error
+        return stumbled
 
     def _send_user_message(self, data: paramiko.Message) -> None:
         # open_channel knows no payload for this kind of channel: its socket's path and two reserved fields.

@@ -1,4 +1,4 @@
-"""A guest that claims more entries than its packet can hold: paramiko would go through all of them."""
+"""A guest whose messages are not what they should be, where paramiko believes them."""
 
 import socket
 import threading
@@ -7,12 +7,13 @@ from typing import Any, Callable, Iterator, List
 
 import paramiko
 import pytest
-from paramiko.common import MSG_EXT_INFO, MSG_USERAUTH_INFO_REQUEST
+from paramiko.common import MSG_EXT_INFO, MSG_USERAUTH_FAILURE, MSG_USERAUTH_INFO_REQUEST
 
 from tests.engine.peers import Server
+from xscontainer.engine import ssh
 from xscontainer.engine.login import Guest
 from xscontainer.errors import LoginEnded, TransportLost
-from xscontainer.settings import SSHSettings
+from xscontainer.settings import EngineSettings, SSHSettings
 
 pytestmark = pytest.mark.real
 
@@ -82,6 +83,7 @@ def serve() -> Iterator[Callable[[Any], Server]]:
 
 @pytest.mark.parametrize("policy", [_Asking, _Telling], ids=["questions", "extensions"])
 def test_a_count_is_not_believed(serve: Callable[[Any], Server], policy: Any) -> None:
+    """One of more entries than the packet can hold: paramiko would go through all of them."""
     server = serve(policy())
     began = time.monotonic()
     with Guest(["127.0.0.1"], server.port, QUICK) as met:
@@ -90,3 +92,29 @@ def test_a_count_is_not_believed(serve: Callable[[Any], Server], policy: Any) ->
         assert time.monotonic() - began < 5.0
         met.transport.join(5.0)
         assert not met.transport.is_alive()
+
+
+class _Babbling(_Asking):
+    """Refuses, in bytes that are no text."""
+
+    def _refuse(self) -> int:
+        message = _message(MSG_USERAUTH_FAILURE)
+        message.add_string(b"\xff\xfe")
+        message.add_boolean(False)
+        self.transport._send_message(message)
+        return paramiko.common.AUTH_FAILED
+
+    def check_auth_none(self, username: str) -> int:
+        return self._refuse()
+
+    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+        return self._refuse()
+
+
+def test_a_text_that_is_none(serve: Callable[[Any], Server], private_key: paramiko.PKey) -> None:
+    server = serve(_Babbling())
+    with Guest(["127.0.0.1"], server.port, QUICK) as met, pytest.raises((LoginEnded, TransportLost)):
+        met.by_password("core", "secret")
+    with pytest.raises(TransportLost, match="nobody can read"):
+        ssh.connect(ssh.Target(("127.0.0.1",), server.port, "core", "/run/docker.sock"), private_key, QUICK,
+                    EngineSettings())

@@ -327,10 +327,8 @@ def test_an_event_reads_the_same_from_old_and_new_engines() -> None:
     found = EngineEvent.from_api(both)
     assert found == EngineEvent.from_api(new)
     assert (found.type, found.action, found.id, found.name) == ("container", "die", "a" * 64, "web")
-    assert dict(found.attributes) == _ATTRIBUTES
-    assert found.time_nano == 1700000000123456789
     old = EngineEvent.from_api({"status": "die", "id": "a" * 64, "from": "busybox", "time": 1700000000})
-    assert (old.type, old.action, old.id, old.time_nano) == ("container", "die", "a" * 64, 1700000000 * 10**9)
+    assert (old.type, old.action, old.id) == ("container", "die", "a" * 64)
 
 
 @pytest.mark.parametrize(
@@ -370,8 +368,7 @@ def test_which_events_change_the_list(kind: str, action: str, list_changes: bool
     assert EngineEvent.from_api({"Type": kind, "Action": action}).changes_list is list_changes
 
 
-def test_event_attributes_are_bounded() -> None:
-    many = {f"key{n}": "v" * 10000 for n in range(1000)}
-    found = EngineEvent.from_api({"Type": "container", "Action": "start", "Actor": {"ID": "x", "Attributes": many}})
-    assert len(found.attributes) == 64
-    assert all(len(value) <= 128 for _, value in found.attributes)
+def test_what_an_event_says_is_bounded() -> None:
+    long = "v" * 10000
+    found = EngineEvent.from_api({"Type": long, "Action": long, "Actor": {"ID": long, "Attributes": {"name": long}}})
+    assert [len(text) for text in (found.type, found.action, found.id, found.name)] == [32, 256, 128, 255]

@@ -3,12 +3,10 @@
 As in :mod:`xscontainer.model` it may be hostile, so everything is bounded and nothing raises.
 """
 
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Dict, NamedTuple, Optional, Tuple
 
-from xscontainer.harmless import LATEST, clean_text, integer, mapping
+from xscontainer.harmless import clean_text, mapping
 from xscontainer.model import HEALTHS, NAME_LIMIT, Container
-
-MAX_ATTRIBUTES = 64
 
 # The states in which the list may show a container right after an event.
 _SHOWN: Dict[str, Tuple[str, ...]] = {
@@ -31,7 +29,7 @@ class EngineEvent(NamedTuple):
     """One line of GET /events.
 
     ``action`` is the bare verb: "health_status: healthy" becomes action health_status and health healthy,
-    "exec_start: sh" becomes exec_start. ``time_nano`` is nanoseconds since the epoch, 0 when unknown.
+    "exec_start: sh" becomes exec_start.
     """
 
     type: str
@@ -39,8 +37,6 @@ class EngineEvent(NamedTuple):
     id: str = ""
     name: str = ""
     health: Optional[str] = None
-    attributes: Tuple[Tuple[str, str], ...] = ()
-    time_nano: int = 0
 
     @classmethod
     def from_api(cls, data: object) -> "EngineEvent":
@@ -48,22 +44,18 @@ class EngineEvent(NamedTuple):
         fields = mapping(data)
         actor = mapping(fields.get("Actor"))
         given = mapping(actor.get("Attributes"))
-        attributes = _attributes(given)
         words = clean_text(fields.get("Action"), 256) or clean_text(fields.get("status"), 256)
         action, _, detail = words.partition(":")
         health = None
         if action == "health_status":
             named = (detail.strip(), fields.get("HealthStatus"), given.get("health_status"))
             health = next((word for word in named if isinstance(word, str) and word in HEALTHS), None)
-        seconds = integer(fields.get("time"), 0, LATEST) or 0
         return cls(
             type=clean_text(fields.get("Type"), 32) or ("container" if words else ""),
             action=action,
             id=clean_text(actor.get("ID"), 128) or clean_text(fields.get("id"), 128),
             name=clean_text(given.get("name"), NAME_LIMIT),
             health=health,
-            attributes=attributes,
-            time_nano=integer(fields.get("timeNano"), 0, LATEST * 10**9) or seconds * 10**9,
         )
 
     @property
@@ -92,13 +84,3 @@ class EngineEvent(NamedTuple):
     def changes_info(self) -> bool:
         """Whether the engine's own facts may have changed (its configuration was reloaded)."""
         return self.type == "daemon"
-
-
-def _attributes(given: Mapping[str, Any]) -> Tuple[Tuple[str, str], ...]:
-    pairs: List[Tuple[str, str]] = []
-    for key, value in given.items():
-        if len(pairs) == MAX_ATTRIBUTES:
-            break
-        if isinstance(value, str):
-            pairs.append((clean_text(key, 128), clean_text(value, 128)))
-    return tuple(pairs)

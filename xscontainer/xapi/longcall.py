@@ -7,9 +7,7 @@ from typing import Any, Callable
 
 from xscontainer.errors import XapiError, XapiUnavailable
 from xscontainer.xapi.session import Session, failure
-
-# Between two looks at the task, seconds.
-LOOK_FIRST, LOOK_MOST = 0.01, 0.5
+from xscontainer.xapi.task import ended
 
 _RESULT = re.compile(r"<value>(?:<string>)?([^<]*)(?:</string>)?</value>\Z")
 
@@ -33,18 +31,15 @@ def run(session: Session, method: str, *arguments: Any, until: float,
 
 
 def _wait(session: Session, task: str, method: str, until: float, progress: "Callable[[float], None]") -> None:
-    pause = LOOK_FIRST
-    while True:
-        status = session.xenapi.task.get_status(task)
-        if status == "success":
-            return
-        if status != "pending":
-            details = session.xenapi.task.get_error_info(task)
-            raise failure([str(detail) for detail in details] or [f"TASK_{status.upper()}"], method)
+    def pause(seconds: float) -> None:
         if time.monotonic() > until:
             with contextlib.suppress(XapiError):
                 session.xenapi.task.cancel(task)
             raise XapiUnavailable(f"XAPI did not end {method} in time.")
         progress(float(session.xenapi.task.get_progress(task)))
-        time.sleep(pause)
-        pause = min(pause * 2, LOOK_MOST)
+        time.sleep(seconds)
+
+    status = ended(session, task, pause)
+    if status != "success":
+        details = session.xenapi.task.get_error_info(task)
+        raise failure([str(detail) for detail in details] or [f"TASK_{status.upper()}"], method)

@@ -1,13 +1,32 @@
 """XAPI tasks: progress of long actions, as clients show it."""
 
 import contextlib
-from typing import Dict, Iterator, Optional
+from typing import Callable, Dict, Iterator, Optional
 
 from xscontainer.errors import XapiError
 from xscontainer.xapi.session import Session
 
 VM = "xscontainer-vm"  # in a task's other_config: uuid of the VM that it is about
 STEP = "xscontainer-step"  # in a task's other_config: what is being done, a few words
+
+
+# Between two looks at a task, seconds.
+LOOK_FIRST, LOOK_MOST = 0.01, 0.5
+
+
+def ended(session: Session, ref: str, pause: "Callable[[float], None]") -> str:
+    """The status of a task ("success", "failure" ...) once it is over.
+
+    :param pause: called with the seconds until the next look; it sleeps, or raises to end the waiting.
+    :raises XapiError: the task cannot be asked for, ObjectGone if somebody destroyed it.
+    """
+    seconds = LOOK_FIRST
+    while True:
+        status = str(session.xenapi.task.get_status(ref))
+        if status != "pending":
+            return status
+        pause(seconds)
+        seconds = min(seconds * 2, LOOK_MOST)
 
 
 class Progress:

@@ -14,10 +14,9 @@ from urllib.parse import urlencode, urlsplit
 
 from xscontainer.errors import StorageElsewhere, TransferFailed, XapiError, XSContainerError
 from xscontainer.xapi.session import Session, UnixConnection, failure
+from xscontainer.xapi.task import ended
 
 CHUNK = 262144
-# Between two looks at the task after the last byte, seconds.
-LOOK_FIRST, LOOK_MOST = 0.01, 0.5
 
 Progress = Callable[[float], None]
 
@@ -175,16 +174,10 @@ def _check(session: Session, task: str, answer: http.client.HTTPResponse) -> Non
 
 def _wait(session: Session, task: str, deadline: _Deadline) -> None:
     """Until the task has ended well."""
-    pause = LOOK_FIRST
-    while True:
-        status = session.xenapi.task.get_status(task)
-        if status == "success":
-            return
-        if status != "pending":
-            _raise_failure(session, task)
-            raise TransferFailed(f"XAPI's task for the disk's content ended as {status!r}.")
-        time.sleep(min(pause, deadline.left()))
-        pause = min(pause * 2, LOOK_MOST)
+    status = ended(session, task, lambda seconds: time.sleep(min(seconds, deadline.left())))
+    if status != "success":
+        _raise_failure(session, task)
+        raise TransferFailed(f"XAPI's task for the disk's content ended as {status!r}.")
 
 
 def _raise_failure(session: Session, task: str) -> None:

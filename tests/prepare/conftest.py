@@ -4,6 +4,7 @@ from typing import Any, Callable, Iterator
 import pytest
 
 from tests.prepare.guests import FreshGuest
+from tests.prepare.world import Fresh
 from xscontainer.engine.keypair import load_private_key, new_key_pair
 
 
@@ -23,3 +24,9 @@ def pool_key() -> Any:
 @pytest.fixture(scope="session")
 def next_key() -> Any:
     return load_private_key(new_key_pair(2048).private)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fresh]:
+    with Fresh(str(tmp_path_factory.mktemp("w")) + "/w") as made:
+        yield made

@@ -12,7 +12,7 @@ import sys
 import termios
 import threading
 import time
-from typing import Any, Iterator, List, Tuple
+from typing import Any, List, Tuple
 
 import pytest
 
@@ -26,12 +26,6 @@ from xscontainer.engine.keypair import load_private_key, new_key_pair, public_li
 pytestmark = pytest.mark.real
 Run = Tuple[int, str, str]
 MARKED = "Pa55-wort-das-nirgends-stehen-darf"
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fresh]:
-    with Fresh(str(tmp_path_factory.mktemp("w")) + "/w") as made:
-        yield made
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from typing import Any, Iterator
+from typing import Any
 
 import pytest
 
@@ -17,12 +17,6 @@ from xscontainer.xapi import secret
 pytestmark = pytest.mark.real
 
 OURS = (keys.MONITOR, keys.OWNER, keys.USERNAME, keys.HOST_KEY)
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fresh]:
-    with Fresh(str(tmp_path_factory.mktemp("w")) + "/w") as made:
-        yield made
 
 
 @pytest.fixture

@@ -13,12 +13,6 @@ from xscontainer import keys
 pytestmark = pytest.mark.real
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fresh]:
-    with Fresh(str(tmp_path_factory.mktemp("w")) + "/w") as made:
-        yield made
-
-
 @pytest.fixture
 def login(world: Fresh) -> Iterator[Any]:
     """Logs in with a role."""

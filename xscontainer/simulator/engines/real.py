@@ -34,6 +34,11 @@ MAX_SOCKET_PATH = 100
 SHIM_SOCKETS = "/run/containerd/s"
 
 
+def _environment() -> Dict[str, str]:
+    """Ours, but for what is said of our terminal: ps, which dockerd runs for ``top``, cuts its lines to that width."""
+    return {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+
+
 class RealEngine(Started):
     """dockerd with its socket at ``<directory>/docker.sock``; a context manager (entering starts it).
 
@@ -89,7 +94,7 @@ class RealEngine(Started):
                 self._command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 cwd=self.directory,
                 # A containerd that is given up writes its stacks there.
-                env=dict(os.environ, TMPDIR=self.directory),
+                env=dict(_environment(), TMPDIR=self.directory),
             )
         self._wait_ready(timeout)
         if not self.client().images(IMAGE):

@@ -19,7 +19,7 @@ def hold(channel: paramiko.Channel, unix: socket.socket) -> None:
     with unix:
         while channel.recv(_CHUNK):
             pass
-    channel.close()
+    close(channel)
 
 
 def to_socket(channel: paramiko.Channel, unix: socket.socket) -> None:

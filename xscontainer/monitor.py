@@ -96,14 +96,17 @@ class Monitor:
     # --- from other threads --------------------------------------------------
 
     def start(self) -> None:
+        """Begin; returns at once, and may be called once."""
         self._thread.start()
 
     @property
     def alive(self) -> bool:
+        """Whether its thread runs: one that ended without stop() is to be replaced."""
         return self._thread.is_alive()
 
     @property
     def vm(self) -> VMRecord:
+        """As events told of it last."""
         return self._vm
 
     def update(self, vm: VMRecord) -> None:

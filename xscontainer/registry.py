@@ -73,6 +73,7 @@ class Registry:
     # --- from other threads --------------------------------------------------
 
     def deliver(self, batch: Batch) -> None:
+        """What XAPI's events told, in their order."""
         self._queue.put(batch)
 
     def check(self, vm_uuid: str) -> None:
@@ -80,6 +81,7 @@ class Registry:
         self._queue.put(vm_uuid)
 
     def stop(self) -> None:
+        """Have the thread end; does not wait for it."""
         self._queue.put(None)
 
     def monitor(self, vm_uuid: str) -> "Monitor":

@@ -258,6 +258,7 @@ def info_fields(info: EngineInfo) -> Dict[str, str]:
 
 
 def version_fields(version: EngineVersion) -> Dict[str, str]:
+    """Element names and texts of docker_version, in their order."""
     return {
         "Version": version.version,
         "ApiVersion": version.api_version,

@@ -149,6 +149,10 @@ class Engine:
     # --- what to do; a container that is in that state already is no error
 
     def start(self, container: str) -> None:
+        """:param container: id, its beginning, or name; so for the others.
+
+        :raises ContainerNotFound, ContainerConflict, EngineError: so do the others.
+        """
         self._call("Starting the container", lambda client: client.start(container), container)
 
     def stop(self, container: str) -> None:
@@ -156,6 +160,7 @@ class Engine:
         self._call("Stopping the container", lambda client: client.stop(container), container, STOP_SECONDS)
 
     def restart(self, container: str) -> None:
+        """As stop() and start(), or start() alone if it does not run."""
         self._call("Restarting the container", lambda client: client.restart(container), container, STOP_SECONDS)
 
     def pause(self, container: str) -> None:

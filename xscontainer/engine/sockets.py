@@ -44,6 +44,7 @@ class Places(NamedTuple):
 
     @property
     def several(self) -> bool:
+        """Whether there is more than one to look at."""
         return len(self.fixed) + len(self.of_user) > 1
 
     def has(self, path: str) -> bool:
@@ -86,10 +87,12 @@ class Settled:
         self._absent_since: Optional[float] = None
 
     def served(self, path: str) -> None:
+        """The engine answered at ``path``."""
         self.path = path
         self._absent_since = None
 
     def failed(self, error: XSContainerError) -> None:
+        """The engine was not reached there; only its socket's absence, if it lasts, ends the belief in it."""
         if not isinstance(error, EngineSocketAbsent):
             self._absent_since = None
         elif self._absent_since is None:

@@ -175,6 +175,7 @@ class Watch:
         self._resync.set()
 
     def stop(self) -> None:
+        """End it from any thread: a poll under way is interrupted."""
         self._stopped.set()
         session = self._session
         if session is not None:

@@ -21,6 +21,7 @@ class PoolRecord(NamedTuple):
 
     @property
     def prefers_internal_network(self) -> bool:
+        """Whether addresses of the host-internal network come first."""
         return keys.is_true(self.other_config.get(keys.INTERNAL_NETWORK, ""))
 
 

@@ -106,6 +106,7 @@ class Session(XenAPI.Session):
         return session
 
     def set_timeout(self, timeout: float) -> None:
+        """Seconds that XAPI may be silent during a call, from the next one on."""
         self._http.timeout = timeout
         if self._http.sock is not None:
             self._http.sock.settimeout(timeout)
@@ -268,6 +269,7 @@ class SessionPool:
             session.close()
 
     def close(self) -> None:
+        """Log out of all that are idle; those in use are when they come back."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []

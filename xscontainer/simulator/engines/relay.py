@@ -26,9 +26,9 @@ class Threads:
     def start(self, target: Callable[..., None], *args: Any, name: str = "simulator") -> threading.Thread:
         """Run ``target`` in a thread of its own until it returns."""
         thread = threading.Thread(target=self._run, args=(target, args), name=name, daemon=True)
-        with self._lock:
+        with self._lock:  # end() joins what is in the set, and nothing that has not started can be joined
+            thread.start()
             self._running.add(thread)
-        thread.start()
         return thread
 
     def _run(self, target: Callable[..., None], args: Any) -> None:

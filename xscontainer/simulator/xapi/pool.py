@@ -91,7 +91,9 @@ class Pool(Equipment):
         self.changed_state()
         for host in self.hosts:
             host.close()
-        for thread in list(self._threads):
+        with self._state:
+            threads = list(self._threads)
+        for thread in threads:
             thread.join(10.0)
 
     def __enter__(self) -> "Pool":
@@ -127,11 +129,13 @@ class Pool(Equipment):
             try:
                 work()
             finally:
-                self._threads.discard(threading.current_thread())
+                with self._state:
+                    self._threads.discard(threading.current_thread())
 
         thread = threading.Thread(target=run, name="xapi-task", daemon=True)
-        self._threads.add(thread)
-        thread.start()
+        with self._state:  # what stop() finds in the set has started
+            thread.start()
+            self._threads.add(thread)
 
     def pause(self, seconds: float) -> None:
         """Sleep, but not beyond stop()."""

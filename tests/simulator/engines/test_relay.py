@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import time
 from typing import Iterator
 
 import pytest
@@ -24,7 +25,7 @@ def test_ending_while_more_are_started(hasty: None) -> None:
 
     def start_more() -> None:
         while not enough.is_set():
-            threads.start(enough.wait, 0.0001)
+            threads.start(time.sleep, 0.0001)
 
     starters = [threading.Thread(target=start_more) for _ in range(3)]
     for starter in starters:

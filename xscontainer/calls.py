@@ -9,13 +9,13 @@ import xmlrpc.client
 from typing import Dict, List, Tuple
 
 from xscontainer.errors import ArgumentError
+from xscontainer.vmrecord import UUID
 
 LONGEST_NAME = 255  # of a container, or a new VM
 DATASOURCES = ("configdrive", "nocloud")  # configdrive.image.LAYOUTS, which would load pycdlib here
 _SWITCHES = {"finish": ("yes", "status"), "force": ("yes",), "remove": ("yes",)}
 LONGEST_SHOWN = 100  # of what a caller gave us, in an error text
 
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}=?\Z")
 _CONTAINER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -57,7 +57,7 @@ def checked(name: str, value: str) -> str:
     """
     if name.endswith(("uuid", "secret")):
         lowered = value.strip().lower()
-        if not _UUID.match(lowered):
+        if not UUID.match(lowered):
             # Whoever gives the secret itself instead must not find it in a log.
             given = "" if name.endswith("secret") else f", not {shown(value)}"
             raise ArgumentError(f"The argument '{name}' must be a uuid{given}.")

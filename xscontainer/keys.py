@@ -30,6 +30,9 @@ POOL_KEY = "xscontainer-key"  # SHA256 fingerprint of the pool key that the gues
 # What a monitor publishes and a wipe removes.
 PUBLISHED = (PS, INFO, VERSION, STATUS)
 
+# --- VDI.other_config and VBD.other_config
+CONFIG_DRIVE = "config-drive"  # "True": this disk is the VM's config drive; XenCenter and Xen Orchestra look for it
+
 # --- pool.other_config -------------------------------------------------------
 PRIVATE_SECRET = "xscontainer-private-secret-uuid"  # uuid of the secret with the pool's private SSH key
 PUBLIC_SECRET = "xscontainer-public-secret-uuid"  # uuid of the secret with its public half

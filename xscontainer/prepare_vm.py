@@ -12,7 +12,7 @@ import time
 from typing import Dict, Iterator, List, NamedTuple, Optional
 
 from xscontainer import __version__, addresses, keys, settings
-from xscontainer.cli import calling, guarded, preparing
+from xscontainer.cli import calling, finding, guarded, preparing
 from xscontainer.cli.columns import neutral
 from xscontainer.cli.preparing import Wanted
 from xscontainer.errors import ArgumentError, ObjectGone, VMNotRunning, XapiError
@@ -84,7 +84,7 @@ def _run(options: argparse.Namespace, conf: Settings) -> int:
             wishes["address"] = options.address
         if options.mode == SSH and options.username:
             wishes["username"] = options.username
-        wanted = Wanted(calling.vm_uuid(session, options.vm), wishes, options.fingerprint, options.yes,
+        wanted = Wanted(finding.vm(session, options.vm), wishes, options.fingerprint, options.yes,
                         options.password_fd)
         if options.generate_certs:
             return _with_new(session, conf, wanted, options)

@@ -10,6 +10,7 @@ from typing import Mapping, NamedTuple, Optional, Tuple
 from xscontainer import keys
 from xscontainer.errors import ArgumentError, ModeUnsupported
 from xscontainer.settings import Settings
+from xscontainer.vmrecord import UUID
 
 SSH, TLS = "ssh", "tls"
 DOCKER, PODMAN = "docker", "podman"
@@ -21,7 +22,6 @@ _SOCKET = re.compile(r"(/|npipe:////\./pipe/)[A-Za-z0-9._/@:+-]{1,100}\Z")
 _PORT = re.compile(r"[0-9]{1,5}\Z")
 _NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
                    r"(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*\Z")
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 
 
 class Reach(NamedTuple):
@@ -111,7 +111,7 @@ def _address(text: str) -> str:
 
 
 def _uuid(key: str, text: str) -> str:
-    if text and not _UUID.match(text):
+    if text and not UUID.match(text):
         raise _unusable(key, text, "the uuid of a secret")
     return text
 

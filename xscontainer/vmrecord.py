@@ -4,11 +4,13 @@ Both are built from event snapshots, which hold a VM's whole record; only what
 is used is kept, so that a pool of thousands of VMs stays small in memory.
 """
 
+import re
 from typing import Any, Dict, Mapping, NamedTuple, Optional
 
 from xscontainer import keys
 
 NULL_REF = "OpaqueRef:NULL"
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")  # as XAPI writes them
 
 _KEPT_PREFIX = "xscontainer-"
 

@@ -1,19 +1,15 @@
-"""What subcommands that act share: the VM that is meant, and the plugin's functions, called as every client does."""
+"""What subcommands share: a login, and the plugin's functions, called as every client does."""
 
 import contextlib
-import re
-from typing import Iterator, List
+from typing import Iterator, Optional, Sequence
 
-from xscontainer.cli import inventory
-from xscontainer.errors import ArgumentError, ObjectGone, XapiError
+from xscontainer.errors import XapiError
 from xscontainer.settings import Settings
 from xscontainer.xapi import pool
 from xscontainer.xapi.session import Session
 
 # Seconds that a call may take: those of the plugin's own deadlines, and what two hosts need on top.
 PATIENCE = 180.0
-
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 
 
 @contextlib.contextmanager
@@ -31,25 +27,25 @@ def logged_in(settings: Settings) -> "Iterator[Session]":
         session.logout()
 
 
-def vm_uuid(session: Session, wanted: str) -> str:
-    """The VM of that name or uuid.
+def this_host(session: Session, settings: Settings) -> str:
+    """The ref of the host that we run on.
 
-    :raises ArgumentError: there is none, or there are several.
+    :raises XapiError: it is not known.
     """
-    if _UUID.match(wanted.lower()):
-        try:
-            session.xenapi.VM.get_by_uuid(wanted.lower())
-            return wanted.lower()
-        except ObjectGone:
-            pass  # somebody may have named a VM like that
-    everything = inventory.read(session, every_vm=True)
-    vms: List[inventory.VM] = [vm for host in everything.hosts for vm in host.vms] + list(everything.vms)
-    found = [vm.uuid for vm in vms if vm.name == wanted]
-    if not found:
-        raise ArgumentError(f"The pool has no VM {wanted!r}.", "Give its name or its uuid.")
-    if len(found) > 1:
-        raise ArgumentError(f"{len(found)} VMs are named {wanted!r}.", f"Give a uuid: {', '.join(found[:10])}.")
-    return found[0]
+    try:
+        return pool.this_host(session, settings.daemon.inventory)[0]
+    except (OSError, ValueError) as error:
+        raise XapiError(f"This host is not known: {error}.", "Run it in dom0.") from error
+
+
+def answered(text: str) -> str:
+    """What a function of the plugin answers, without the ``True`` before it."""
+    return text[4:] if text.startswith("True") else text
+
+
+def told(details: "Sequence[str]") -> "Optional[XapiError]":
+    """A failure in the plugin's own words, a code and sentences, with these as its text; None: it is XAPI's."""
+    return XapiError(": ".join(details), details=list(details)) if len(details) == 2 else None
 
 
 def call(session: Session, settings: Settings, function: str, **arguments: str) -> str:
@@ -57,17 +53,12 @@ def call(session: Session, settings: Settings, function: str, **arguments: str) 
 
     :raises XapiError: it failed; ``details`` has its code and sentences.
     """
-    try:
-        here, _ = pool.this_host(session, settings.daemon.inventory)
-    except (OSError, ValueError) as error:
-        raise XapiError(f"This host is not known: {error}.", "Run it in dom0.") from error
+    here = this_host(session, settings)
     session.set_timeout(PATIENCE)
     try:
         answer = str(session.xenapi.host.call_plugin(here, settings.daemon.plugin_name, function, arguments))
     except XapiError as error:
-        if len(error.details) == 2:  # the plugin's own: a code and sentences
-            raise XapiError(": ".join(error.details), details=error.details) from error
-        raise
+        raise (told(error.details) or error) from error
     finally:
         session.set_timeout(settings.xapi.timeout)
-    return answer[4:] if answer.startswith("True") else answer
+    return answered(answer)

@@ -6,7 +6,7 @@ import shutil
 import sys
 from typing import Any, List, Optional
 
-from xscontainer.cli import calling
+from xscontainer.cli import calling, finding
 from xscontainer.cli.columns import Line, Note, Row, lay_out, neutral
 from xscontainer.diagnosis import OK, Diagnosis
 from xscontainer.errors import XapiError
@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
 
 def _run(options: argparse.Namespace, settings: Settings) -> int:
     with calling.logged_in(settings) as session:
-        answer = calling.call(session, settings, "diagnose", vmuuid=calling.vm_uuid(session, options.vm))
+        answer = calling.call(session, settings, "diagnose", vmuuid=finding.vm(session, options.vm))
     try:
         found = Diagnosis.from_json(answer)
     except ValueError as error:

@@ -12,8 +12,6 @@ from xscontainer.vmrecord import NULL_REF
 from xscontainer.xapi import disk
 from xscontainer.xapi.session import Session
 
-MARK = "config-drive"
-
 
 def add(commands: Any) -> None:
     parser = commands.add_parser(
@@ -46,7 +44,7 @@ def _default(options: argparse.Namespace, settings: Settings) -> int:
 
 def _show(options: argparse.Namespace, settings: Settings) -> int:
     with calling.logged_in(settings) as session:
-        vdi = _drive_of(session, calling.vm_uuid(session, options.vm))
+        vdi = _drive_of(session, finding.vm(session, options.vm))
         _print(calling.call(session, settings, "get_config_drive_configuration", vdiuuid=vdi))
     return 0
 
@@ -59,7 +57,8 @@ def _drive_of(session: Session, vm_uuid: str) -> str:
     for drive in disk.drives(session, session.xenapi.VM.get_by_uuid(vm_uuid)):
         if drive.kind == "Disk" and drive.vdi != NULL_REF:
             vdi = session.xenapi.VDI.get_record(drive.vdi)
-            if any(keys.is_true(config.get(MARK, "")) for config in (drive.other_config, vdi["other_config"])):
+            marks = (config.get(keys.CONFIG_DRIVE, "") for config in (drive.other_config, vdi["other_config"]))
+            if any(map(keys.is_true, marks)):
                 return str(vdi["uuid"])
     raise ArgumentError(f"The VM {vm_uuid} has no config drive.")
 
@@ -67,7 +66,7 @@ def _drive_of(session: Session, vm_uuid: str) -> str:
 def _write(options: argparse.Namespace, settings: Settings) -> int:
     configuration = finding.configuration(options.file)
     with calling.logged_in(settings) as session:
-        vm, sr = calling.vm_uuid(session, options.vm), finding.storage(session, options.sr)
+        vm, sr = finding.vm(session, options.vm), finding.storage(session, options.sr)
         vdi = progress.call(session, settings, "create_config_drive", {
             "vmuuid": vm, "sruuid": sr, "configuration": configuration, "datasource": options.datasource})
     print(f"The config drive is the disk {vdi}.")

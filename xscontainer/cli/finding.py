@@ -1,17 +1,15 @@
 """Objects of the pool by name or uuid, and configurations by file: what commands that make things are told."""
 
-import re
 import sys
 from typing import Any, Mapping, Optional
 
 from xscontainer.errors import ArgumentError, ObjectGone
-from xscontainer.vmrecord import NULL_REF
+from xscontainer.vmrecord import NULL_REF, UUID
 from xscontainer.xapi.session import Session
 
 # A plugin call takes no more.
 MOST_CONFIGURATION = 120000
 
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 _MANY = 10  # uuids in an error text
 
 
@@ -22,7 +20,7 @@ def uuid(session: Session, kind: str, wanted: str, what: str, where: str = "true
     :raises ArgumentError: there is none, or there are several.
     """
     xapi = getattr(session.xenapi, kind)
-    if _UUID.match(wanted.lower()):
+    if UUID.match(wanted.lower()):
         try:
             xapi.get_by_uuid(wanted.lower())
             return wanted.lower()
@@ -35,6 +33,12 @@ def uuid(session: Session, kind: str, wanted: str, what: str, where: str = "true
     if len(found) > 1:
         raise ArgumentError(f"{len(found)} {what}s are named {wanted!r}.", f"Give a uuid: {', '.join(found[:_MANY])}.")
     return str(found[0])
+
+
+def vm(session: Session, wanted: str) -> str:
+    """A VM; a name is not looked for among templates, snapshots and control domains."""
+    return uuid(session, "VM", wanted, "VM", 'field "is_a_template" = "false" and field "is_a_snapshot" = "false" and '
+                                             'field "is_control_domain" = "false"')
 
 
 def template(session: Session, wanted: str) -> str:

@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import Any, Dict
 
-from xscontainer.cli import asking, calling
+from xscontainer.cli import asking, calling, finding
 from xscontainer.cli.columns import neutral
 from xscontainer.settings import Settings
 from xscontainer.xapi.session import Session
@@ -30,7 +30,7 @@ def add(commands: Any) -> None:
 
 def _show(options: argparse.Namespace, settings: Settings) -> int:
     with calling.logged_in(settings) as session:
-        shown = _shown(session, settings, calling.vm_uuid(session, options.vm))
+        shown = _shown(session, settings, finding.vm(session, options.vm))
     if options.json:
         print(json.dumps(shown, indent=2))
     else:
@@ -43,7 +43,7 @@ def _show(options: argparse.Namespace, settings: Settings) -> int:
 
 def _accept(options: argparse.Namespace, settings: Settings) -> int:
     with calling.logged_in(settings) as session:
-        vm = calling.vm_uuid(session, options.vm)
+        vm = finding.vm(session, options.vm)
         shown = _shown(session, settings, vm)
         if shown["pinned"]:
             print("It is the key pinned already." if shown["matches"] else

@@ -7,11 +7,11 @@ import sys
 from typing import Any, Dict, Iterator, Optional
 
 from xscontainer import xmlform
+from xscontainer.cli import calling
 from xscontainer.cli.columns import Line, Note, Row, lay_out
 from xscontainer.cli.inventory import VM, Host, Pool, read
 from xscontainer.errors import ArgumentError
 from xscontainer.settings import Settings
-from xscontainer.xapi.session import Session
 
 HEADER = ("POOL / HOST / VM / CONTAINER", "STATUS", "IMAGE", "ACTIONS", "REMARK")
 
@@ -29,13 +29,8 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace, settings: Settings) -> int:
     """Print the list; raises XapiError, and ArgumentError for a host or VM that does not exist."""
-    # Not access.login: that room brings paramiko and docker along, half a second of CPU.
-    xapi = settings.xapi
-    session = Session.login(xapi.socket, xapi.originator, xapi.timeout, xapi.login_timeout)
-    try:
+    with calling.logged_in(settings) as session:
         pool = narrow(read(session, every_vm=options.vm is not None), options.host, options.vm)
-    finally:
-        session.logout()
     if options.json:
         text = json.dumps(as_json(pool), indent=2) + "\n"
     else:

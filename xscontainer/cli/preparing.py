@@ -7,7 +7,7 @@ import sys
 from typing import Any, Dict, NamedTuple, Optional
 
 from xscontainer import keys
-from xscontainer.cli import asking, calling, inventory, listing, progress
+from xscontainer.cli import asking, calling, finding, inventory, listing, progress
 from xscontainer.cli.columns import neutral
 from xscontainer.errors import VMElsewhere, XapiError
 from xscontainer.reach import DOCKER, PODMAN, SSH, TLS
@@ -58,7 +58,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
     wishes = {"username": options.user, "mode": options.mode, "address": options.address, "port": options.port,
               "engine": options.engine, "enginesocket": options.engine_socket}
     with calling.logged_in(settings) as session:
-        vm = calling.vm_uuid(session, options.vm)
+        vm = finding.vm(session, options.vm)
         return prepare(session, settings, Wanted(
             vm, {name: value for name, value in wishes.items() if value}, options.fingerprint, options.yes,
             options.password_fd, options.agent))

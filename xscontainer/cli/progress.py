@@ -5,10 +5,11 @@ import time
 from typing import Any, Callable, Dict, Mapping, Optional
 from xml.etree import ElementTree
 
+from xscontainer.cli import calling
 from xscontainer.cli.columns import neutral
 from xscontainer.errors import XapiError, XapiUnavailable
 from xscontainer.settings import Settings
-from xscontainer.xapi import pool, task
+from xscontainer.xapi import task
 from xscontainer.xapi.session import Session, failure
 
 LOOK = 0.2  # s between two looks
@@ -30,17 +31,14 @@ def call(session: Session, settings: Settings, function: str, arguments: "Option
     :param tell: called with each step that the function's own task names.
     :raises XapiError: it failed; ``details`` has its code and sentences, and so has the text.
     """
-    try:
-        here, _ = pool.this_host(session, settings.daemon.inventory)
-    except (OSError, ValueError) as error:
-        raise XapiError(f"This host is not known: {error}.", "Run it in dom0.") from error
+    here = calling.this_host(session, settings)
     given = dict(arguments or {}, **more)
     ref = session.xenapi.Async.host.call_plugin(here, settings.daemon.plugin_name, function, given)
     try:
         answer = _wait(session, ref, given.get("vmuuid", ""), tell)
     finally:
         session.xenapi.task.destroy(ref)
-    return answer[4:] if answer.startswith("True") else answer
+    return calling.answered(answer)
 
 
 def _wait(session: Session, ref: str, about: str, tell: Tell) -> str:
@@ -70,9 +68,7 @@ def _step(session: Session, about: str) -> str:
 def _result(record: "Mapping[str, Any]") -> str:
     if record["status"] != "success":
         details = [str(word) for word in record["error_info"]] or ["TASK_CANCELLED"]
-        if len(details) == 2:  # the plugin's own: a code and sentences
-            raise XapiError(": ".join(details), details=details)
-        raise failure(details, "host.call_plugin")
+        raise calling.told(details) or failure(details, "host.call_plugin")
     try:
         # XAPI keeps a task's result as XML-RPC would write it.
         return "".join(ElementTree.fromstring(record["result"]).itertext())

@@ -7,6 +7,7 @@ and the pool's key pair stay.
 import argparse
 from typing import Any
 
+from xscontainer.cli import calling
 from xscontainer.errors import ObjectGone
 from xscontainer.settings import Settings
 from xscontainer.vmrecord import NULL_REF, VMRecord
@@ -24,12 +25,8 @@ def add(commands: Any) -> None:
 
 
 def _run(_options: argparse.Namespace, settings: Settings) -> int:
-    xapi = settings.xapi
-    session = Session.login(xapi.socket, xapi.originator, xapi.timeout, xapi.login_timeout)
-    try:
+    with calling.logged_in(settings) as session:
         count = wipe(session, settings.daemon.inventory)
-    finally:
-        session.logout()
     print(f"The lists of {count} VMs were removed.")
     return 0
 

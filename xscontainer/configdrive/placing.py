@@ -18,8 +18,6 @@ from xscontainer.xapi import vm as xapi_vm
 from xscontainer.xapi.disk import Drive
 from xscontainer.xapi.session import Session, SessionPool
 
-# In other_config of the disk and of the drive: how clients know it.
-MARK = "config-drive"
 # In other_config of a drive: the disk is nobody else's, and goes when the VM is deleted.
 OWNED = "owner"
 NAME = "Config drive"
@@ -127,7 +125,7 @@ def _is_config_drive(session: Session, drive: Drive) -> bool:
 
 def is_marked(other_config: "Mapping[str, str]") -> bool:
     """Whether a disk or drive says that it is a config drive."""
-    return keys.is_true(other_config.get(MARK, ""))
+    return keys.is_true(other_config.get(keys.CONFIG_DRIVE, ""))
 
 
 def _internal(session: Session, vm_ref: str) -> "Tuple[str, str]":
@@ -173,7 +171,7 @@ def place(session: Session, undo: Undo, site: Site, template: str, public_key: s
     progress(0.8)
     device = devices[0] if devices else disk.free_device(session, vm.ref)
     undo.add("the new config drive", lambda session: _detach(session, vm.ref, vdi))
-    disk.attach(session, vm.ref, vdi, device, True, site.running, {MARK: "True", OWNED: ""})
+    disk.attach(session, vm.ref, vdi, device, True, site.running, {keys.CONFIG_DRIVE: "True", OWNED: ""})
     return str(session.xenapi.VDI.get_uuid(vdi))
 
 
@@ -207,7 +205,7 @@ def _left_over(session: Session, site: Site) -> "List[str]":
 
 def _new_disk(session: Session, undo: Undo, site: Site, content: bytes, socket_path: str) -> str:
     vdi = disk.create(session, site.sr, len(content), NAME, f"Configuration of {site.vm.name}",
-                      {MARK: "True", keys.OWNER: site.vm.uuid})
+                      {keys.CONFIG_DRIVE: "True", keys.OWNER: site.vm.uuid})
     undo.add("the new disk", lambda session: disk.destroy(session, vdi))
     disk.upload(session, socket_path, session.xenapi.VDI.get_uuid(vdi), io.BytesIO(content), len(content),
                 UPLOAD_SECONDS)

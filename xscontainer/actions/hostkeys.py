@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from xscontainer.engine.hostkeys import HostKey
     from xscontainer.engine.login import Guest
 
-CHANGED_HINT = ("If the VM was reinstalled on purpose, accept its key ('xscontainer hostkey-accept'); "
-                "if not, something else answers at its address.")
-
 
 def hostkey_show(context: Context, vmuuid: str, address: str = "", port: str = "", mode: str = "") -> str:
     """What the guest shows now and what is pinned, as JSON; nothing is written.

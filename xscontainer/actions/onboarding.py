@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, NamedTuple, Optional
 from xscontainer import keys
 from xscontainer.actions import DONE, registration
 from xscontainer.actions.context import Context
-from xscontainer.actions.hostkeys import CHANGED_HINT, compare, greet, pin_of, running_here
+from xscontainer.actions.hostkeys import compare, greet, pin_of, running_here
 from xscontainer.errors import (
     ArgumentError,
     ConnectError,
     EngineForbidden,
-    HostKeyChanged,
     HostKeyUnconfirmed,
     KeyInstallFailed,
     KeyNotAccepted,
@@ -114,12 +113,12 @@ def _changes(vm: VMRecord, wishes: "Dict[str, str]") -> "Dict[str, str]":
 def _entered(context: Context, vm: VMRecord, changes: "Dict[str, str]", fingerprint: str, log_in: Optional[LogIn],
              progress: task.Progress) -> Found:
     """The pool's key is accepted, and the guest's host key is known."""
+    from xscontainer.engine.hostkeys import check
+
     reach = Reach.of(vm.other_config, context.settings)
     pinned, _ = pin_of(vm)
     with greet(context, vm, pinned, {}) as guest:
-        if pinned is not None and guest.host_key.blob != pinned.blob:
-            raise HostKeyChanged(f"The SSH server at {guest.where} shows the host key {guest.host_key}, "
-                                 f"but {pinned} is pinned for this VM.", CHANGED_HINT)
+        check(guest.host_key, pinned, guest.where)
         if fingerprint:
             compare(guest.host_key, fingerprint, guest.where)
         progress(0.2, "logging in")
@@ -164,7 +163,7 @@ def _verified(context: Context, vm: VMRecord, found: Found, deadline: float) -> 
     try:
         version = EngineVersion.from_api(engine.version())
         return {"mode": reach.mode, "user": reach.user, "address": engine.connection.address,
-                "fingerprint": found.fingerprint, "engine": version.version, "containers": _count(engine),
+                "fingerprint": found.fingerprint, "engine": version.version, "containers": len(engine.containers()),
                 "key_installed": found.key_installed}
     except EngineForbidden as error:
         raise EngineForbidden(error.message, _permission_hint(error.message, reach.user)) from error
@@ -180,10 +179,6 @@ def _opened(context: Context, vm: VMRecord, deadline: float) -> "Engine":
             if time.monotonic() > deadline:
                 raise
         time.sleep(PAUSE)
-
-
-def _count(engine: "Engine") -> int:
-    return len(engine.containers())
 
 
 def _permission_hint(message: str, user: str) -> str:

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import time
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence
+from typing import TYPE_CHECKING, Callable, List, Optional, Sequence
 
 from xscontainer.diagnosis import OVER_TLS, Trace
 from xscontainer.engine import hostkeys, ssh
@@ -161,10 +161,9 @@ def ask(connection: Connection, settings: EngineSettings, trace: Trace) -> str:
         trace.done("socket", connection.describe())
     engine = Engine(connection, settings._replace(request_timeout=min(settings.request_timeout, trace.left() / 2)))
     try:
-        said = engine.version()
-        version = EngineVersion.from_api(said)
-        name = f"{_kind(said).capitalize()} {version.version} (API {version.api_version})"
-        trace.facts["engine"] = {"kind": _kind(said), "version": version.version, "api_version": version.api_version}
+        version = EngineVersion.from_api(engine.version())
+        name = f"{engine.kind.capitalize()} {version.version} (API {version.api_version})"
+        trace.facts["engine"] = {"kind": engine.kind, "version": version.version, "api_version": version.api_version}
         trace.done("engine", name)
         count = len(engine.containers())
     finally:
@@ -172,9 +171,3 @@ def ask(connection: Connection, settings: EngineSettings, trace: Trace) -> str:
     trace.facts.update(containers=count, way=connection.describe())
     trace.done("containers", str(count))
     return f"{name} with {count} container{'' if count == 1 else 's'}, reached as {connection.describe()}"
-
-
-def _kind(version: Dict[str, Any]) -> str:
-    parts: Sequence[Any] = version["Components"] if isinstance(version.get("Components"), list) else ()
-    names = (part.get("Name") for part in parts if isinstance(part, dict))
-    return "podman" if any(isinstance(name, str) and "podman" in name.lower() for name in names) else "docker"

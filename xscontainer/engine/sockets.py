@@ -16,8 +16,8 @@ from xscontainer.errors import (
     ForwardingRefused,
     XSContainerError,
 )
+from xscontainer.reach import DOCKER, PODMAN
 
-DOCKER, PODMAN = "docker", "podman"
 DEFAULT = "/var/run/docker.sock"
 _FIXED = ((PODMAN, "/run/podman/podman.sock"),)
 # Of engines that run as the user who logs in.

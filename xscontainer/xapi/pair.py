@@ -6,7 +6,7 @@ certificate. So there is one write that decides, whoever else makes a pair at th
 
 from typing import Callable, NamedTuple, Tuple
 
-from xscontainer.errors import XapiError
+from xscontainer.xapi import pool, secret
 from xscontainer.xapi.session import Session
 
 _CERTIFICATE = "certificate"  # in the secret's other_config
@@ -28,7 +28,7 @@ def read(session: Session, key_uuid: str) -> Kept:
     """:raises ObjectGone: one of the two secrets does not exist."""
     found = session.xenapi.secret.get_record(session.xenapi.secret.get_by_uuid(key_uuid))
     certificate_uuid = found["other_config"].get(_CERTIFICATE, "")
-    certificate = session.xenapi.secret.get_value(session.xenapi.secret.get_by_uuid(certificate_uuid))
+    certificate = secret.value(session, certificate_uuid)
     return Kept(certificate, found["value"], certificate_uuid, key_uuid)
 
 
@@ -42,20 +42,13 @@ def kept(session: Session, pool_ref: str, name: str, make: "Callable[[], Tuple[s
     if uuid:
         return read(session, uuid)
     certificate, key = make()
-    certificate_ref = session.xenapi.secret.create({"value": certificate, "other_config": {}})
-    certificate_uuid = session.xenapi.secret.get_uuid(certificate_ref)
-    key_ref = session.xenapi.secret.create({"value": key, "other_config": {_CERTIFICATE: certificate_uuid}})
-    key_uuid = session.xenapi.secret.get_uuid(key_ref)
-    try:
-        session.xenapi.pool.add_to_other_config(pool_ref, name, key_uuid)
-    except XapiError as exc:
-        if exc.details[:1] != ["MAP_DUPLICATE_KEY"]:
-            raise  # nobody knows whether it was heard: two secrets left over do no harm, a missing key does
-        stored = session.xenapi.pool.get_other_config(pool_ref).get(name, "")
-        if stored != key_uuid:  # it is our own if the call had to be sent twice
-            session.xenapi.secret.destroy(key_ref)
-            session.xenapi.secret.destroy(certificate_ref)
-            return read(session, stored)
+    certificate_uuid, certificate_ref = secret.create(session, certificate)
+    key_uuid, key_ref = secret.create(session, key, {_CERTIFICATE: certificate_uuid})
+    # Should the claim fail, two secrets are left over: they do no harm, a missing key does.
+    if not pool.claim(session, pool_ref, name, key_uuid):
+        session.xenapi.secret.destroy(key_ref)
+        session.xenapi.secret.destroy(certificate_ref)
+        return read(session, session.xenapi.pool.get_other_config(pool_ref).get(name, ""))
     return Kept(certificate, key, certificate_uuid, key_uuid)
 
 

@@ -4,6 +4,7 @@ import ipaddress
 from typing import Any, Dict, FrozenSet, Mapping, NamedTuple, Tuple
 
 from xscontainer import keys
+from xscontainer.errors import XapiError
 from xscontainer.xapi.session import Session
 
 
@@ -29,6 +30,21 @@ def record(session: Session) -> PoolRecord:
     """The one pool there is."""
     (ref, snapshot), = session.xenapi.pool.get_all_records().items()
     return PoolRecord.from_snapshot(ref, snapshot)
+
+
+def claim(session: Session, pool_ref: str, key: str, value: str) -> bool:
+    """Give a key of other_config this value unless it has one; whether it has this one now.
+
+    :raises XapiError: nobody knows whether it was heard.
+    """
+    try:
+        session.xenapi.pool.add_to_other_config(pool_ref, key, value)
+    except XapiError as exc:
+        if exc.details[:1] != ["MAP_DUPLICATE_KEY"]:
+            raise
+        # Another host was faster; or we were, in a call that had to be sent twice.
+        return bool(session.xenapi.pool.get_other_config(pool_ref).get(key) == value)
+    return True
 
 
 def host_addresses(session: Session) -> "FrozenSet[str]":

@@ -9,10 +9,11 @@ Every step leaves the pool with a key that all guests accept, whoever dies after
 """
 
 import contextlib
-from typing import Callable, Dict, NamedTuple, Tuple
+from typing import Callable, Dict, NamedTuple
 
 from xscontainer import keys
-from xscontainer.errors import KeyRotationUnfinished, ObjectGone, XapiError
+from xscontainer.errors import KeyRotationUnfinished, ObjectGone
+from xscontainer.xapi import pool, secret
 from xscontainer.xapi.secret import KeyPair
 from xscontainer.xapi.session import Session
 
@@ -45,23 +46,23 @@ def begin(session: Session, pool_ref: str, generate: "Callable[[], KeyPair]",
         for name, previous in ((keys.PUBLIC_SECRET, keys.PREVIOUS_PUBLIC_SECRET),
                                (keys.PRIVATE_SECRET, keys.PREVIOUS_PRIVATE_SECRET)):
             if config.get(name):
-                _add(session, pool_ref, previous, config[name])
+                pool.claim(session, pool_ref, previous, config[name])
     if not State.of(session.xenapi.pool.get_other_config(pool_ref)).running:
         _switch(session, pool_ref, generate().private)
     config = session.xenapi.pool.get_other_config(pool_ref)
     public = config.get(keys.PUBLIC_SECRET, "")
     if not public or public == config.get(keys.PREVIOUS_PUBLIC_SECRET):
         private = session.xenapi.secret.get_value(session.xenapi.secret.get_by_uuid(config[keys.PRIVATE_SECRET]))
-        uuid, _ = _new_secret(session, public_of(private))
+        uuid, _ = secret.create(session, public_of(private))
         session.xenapi.pool.remove_from_other_config(pool_ref, keys.PUBLIC_SECRET)
-        _add(session, pool_ref, keys.PUBLIC_SECRET, uuid)
+        pool.claim(session, pool_ref, keys.PUBLIC_SECRET, uuid)
 
 
 def _switch(session: Session, pool_ref: str, private: str) -> None:
-    uuid, ref = _new_secret(session, private)
+    uuid, ref = secret.create(session, private)
     if not State.of(session.xenapi.pool.get_other_config(pool_ref)).running:
         session.xenapi.pool.remove_from_other_config(pool_ref, keys.PRIVATE_SECRET)
-        if _add(session, pool_ref, keys.PRIVATE_SECRET, uuid):
+        if pool.claim(session, pool_ref, keys.PRIVATE_SECRET, uuid):
             return
     session.xenapi.secret.destroy(ref)  # another host was faster
 
@@ -83,20 +84,3 @@ def end(session: Session, pool_ref: str) -> None:
                 with contextlib.suppress(ObjectGone):
                     session.xenapi.secret.destroy(session.xenapi.secret.get_by_uuid(config[name]))
             session.xenapi.pool.remove_from_other_config(pool_ref, name)
-
-
-def _new_secret(session: Session, value: str) -> Tuple[str, str]:
-    ref = session.xenapi.secret.create({"value": value, "other_config": {}})
-    return session.xenapi.secret.get_uuid(ref), ref
-
-
-def _add(session: Session, pool_ref: str, key: str, value: str) -> bool:
-    """Whether the key has this value now: another host may have given it one."""
-    try:
-        session.xenapi.pool.add_to_other_config(pool_ref, key, value)
-    except XapiError as exc:
-        if exc.details[:1] != ["MAP_DUPLICATE_KEY"]:
-            raise
-        # Or we did, in a call that had to be sent twice.
-        return bool(session.xenapi.pool.get_other_config(pool_ref).get(key) == value)
-    return True

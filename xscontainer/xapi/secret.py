@@ -1,9 +1,10 @@
 """XAPI secrets: the pool's SSH key pair, which every host shares that way, and passwords on their way to us."""
 
-from typing import Callable, Mapping, NamedTuple
+from typing import Callable, Mapping, NamedTuple, Tuple
 
 from xscontainer import keys
-from xscontainer.errors import ArgumentError, KeyPairError, ObjectGone, XapiError
+from xscontainer.errors import ArgumentError, KeyPairError, ObjectGone
+from xscontainer.xapi import pool
 from xscontainer.xapi.session import Session
 
 # In a secret's other_config: the VM that the password in it is for.
@@ -21,6 +22,12 @@ class KeyPair(NamedTuple):
 def value(session: Session, uuid: str) -> str:
     """:raises ObjectGone: no such secret."""
     return session.xenapi.secret.get_value(session.xenapi.secret.get_by_uuid(uuid))
+
+
+def create(session: Session, text: str, other_config: "Mapping[str, str]" = {}) -> "Tuple[str, str]":  # noqa: B006
+    """A new secret: (uuid, ref)."""
+    ref = session.xenapi.secret.create({"value": text, "other_config": dict(other_config)})
+    return str(session.xenapi.secret.get_uuid(ref)), str(ref)
 
 
 def key_pair(session: Session, pool_ref: str, pool_config: "Mapping[str, str]",
@@ -56,30 +63,23 @@ def _store(session: Session, pool_ref: str, pair: KeyPair) -> KeyPair:
     The call that decides may have to be sent twice (the connection broke before the
     answer), and then finds its own key there.
     """
-    private_ref = session.xenapi.secret.create({"value": pair.private, "other_config": {}})
-    public_ref = session.xenapi.secret.create({"value": pair.public, "other_config": {}})
-    private_uuid = session.xenapi.secret.get_uuid(private_ref)
-    try:
-        session.xenapi.pool.add_to_other_config(pool_ref, keys.PRIVATE_SECRET, private_uuid)
-    except XapiError as exc:
-        if exc.details[:1] != ["MAP_DUPLICATE_KEY"]:
-            raise  # nobody knows whether it was heard: two secrets left over do no harm, a missing key does
+    private_uuid, private_ref = create(session, pair.private)
+    public_uuid, public_ref = create(session, pair.public)
+    # Should the claim fail, two secrets are left over: they do no harm, a missing key does.
+    if not pool.claim(session, pool_ref, keys.PRIVATE_SECRET, private_uuid):
+        session.xenapi.secret.destroy(private_ref)
+        session.xenapi.secret.destroy(public_ref)
         stored = session.xenapi.pool.get_other_config(pool_ref).get(keys.PRIVATE_SECRET, "")
-        if stored != private_uuid:
-            session.xenapi.secret.destroy(private_ref)
-            session.xenapi.secret.destroy(public_ref)
-            return KeyPair(value(session, stored), "")
+        return KeyPair(value(session, stored), "")
     # Only the winner of the private key comes here, so a public key that is there is a leftover.
     session.xenapi.pool.remove_from_other_config(pool_ref, keys.PUBLIC_SECRET)
-    session.xenapi.pool.add_to_other_config(
-        pool_ref, keys.PUBLIC_SECRET, session.xenapi.secret.get_uuid(public_ref))
+    session.xenapi.pool.add_to_other_config(pool_ref, keys.PUBLIC_SECRET, public_uuid)
     return pair
 
 
 def keep_password(session: Session, password: str, vm_uuid: str) -> str:
     """Hand a password over to the plugin; the new secret's uuid, which is all that the plugin is told."""
-    ref = session.xenapi.secret.create({"value": password, "other_config": {PASSWORD_FOR: vm_uuid}})
-    return str(session.xenapi.secret.get_uuid(ref))
+    return create(session, password, {PASSWORD_FOR: vm_uuid})[0]
 
 
 def take_password(session: Session, uuid: str, vm_uuid: str) -> str:

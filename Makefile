@@ -11,7 +11,7 @@ SOURCES = xscontainer tests rpm setup.py $(wildcard xapi-plugins/*)
 .PHONY: help demo test lint bench pack clean
 
 help:
-	@echo "make demo    a pool of two hosts and four guests on this machine (ARGS=--stay keeps it)"
+	@echo "make demo    a simulated pool on this machine, and what its clients see (ARGS=--stay keeps it)"
 	@echo "make test    the whole test suite (ARGS=tests/test_settings.py, PYTHON=python3.6)"
 	@echo "make lint    ruff, mypy, vermin for CPython 3.6, and the layer test"
 	@echo "make bench   the measurements"

@@ -316,12 +316,9 @@ def _call_plugin(call: Call, context: Context, host: str) -> str:
     arguments[HOPS] = str(call.hops + 1)
 
     def work(session: Session) -> str:
-        session.set_timeout(longest_action(call.verb, settings))
-        try:
+        with session.patient(longest_action(call.verb, settings)):
             plugin = settings.daemon.plugin_name
             return str(session.xenapi.host.call_plugin(host, plugin, call.function, arguments))
-        finally:
-            session.set_timeout(settings.xapi.timeout)
 
     # xapi looks at the session first: if that is gone, nothing was called and it may be tried again.
     return context.forwarding.run(work)

@@ -178,7 +178,8 @@ def test_a_call_is_sent_again_when_its_connection_breaks(pool: Pool, session: Se
 
 @pytest.mark.parametrize("method, arguments", [
     ("secret.create", ({"value": "v", "other_config": {}},)), ("task.create", ("label", "text")),
-    ("message.create", ("NAME", "3", "VM", "", "text"))])
+    ("message.create", ("NAME", "3", "VM", "", "text")), ("Async.VM.start", ("OpaqueRef:x", False, False)),
+    ("Async.host.call_plugin", ("OpaqueRef:x", "xscontainer", "create", {}))])
 def test_what_would_be_done_twice_is_not_sent_again(
         pool: Pool, session: Session, method: str, arguments: Any) -> None:
     hosts(session)
@@ -186,10 +187,33 @@ def test_what_would_be_done_twice_is_not_sent_again(
         arguments = ("NAME", "3", "VM", pool.vm(pool.create_vm("web"))["uuid"], "text")
     pool.stats.reset()
     pool.faults(method, "drop-after", times=1)
-    cls, _, name = method.partition(".")
+    function = session.xenapi
+    for name in method.split("."):
+        function = getattr(function, name)
     with pytest.raises(XapiUnavailable):
-        getattr(getattr(session.xenapi, cls), name)(*arguments)
+        function(*arguments)
     assert pool.stats.calls(method) == 1
+
+
+def test_what_a_signal_breaks_off_is_no_answer_to_the_next_call(pool: Pool, session: Session) -> None:
+    def broken_off(method: str, body: bytes) -> None:
+        session._send(body)
+        session._http.request("POST", "/jsonrpc", body)
+        raise KeyboardInterrupt
+
+    exchange = session._exchange
+    session._exchange = broken_off  # type: ignore[method-assign,assignment,unused-ignore]
+    with pytest.raises(KeyboardInterrupt):
+        hosts(session)
+    session._exchange = exchange  # type: ignore[method-assign,unused-ignore]
+    assert session.xenapi.pool.get_all()[0] != pool.coordinator.ref
+
+
+def test_another_timeout_for_some_calls(pool: Pool, session: Session) -> None:
+    pool.faults("host.get_all", "delay", seconds=1.0, times=2)
+    with pytest.raises(XapiUnavailable), session.patient(0.2):
+        hosts(session)
+    assert len(hosts(session)) == 2
 
 
 def test_a_plugin_is_not_called_twice(pool: Pool, session: Session, tmp_path: Any) -> None:

@@ -164,12 +164,10 @@ def _one(context: Context, vm: VMRecord, arguments: "Dict[str, str]") -> None:
 
     def call(session: Session) -> None:
         ssh = settings.ssh
-        session.set_timeout(settings.xapi.timeout + 3 * (ssh.connect_timeout + ssh.banner_timeout + ssh.auth_timeout))
-        try:
+        longest = settings.xapi.timeout + 3 * (ssh.connect_timeout + ssh.banner_timeout + ssh.auth_timeout)
+        with session.patient(longest):
             session.xenapi.host.call_plugin(vm.resident_on, settings.daemon.plugin_name, "key_install",
                                             dict(arguments, vmuuid=vm.uuid))
-        finally:
-            session.set_timeout(settings.xapi.timeout)
 
     context.forwarding.run(call)
 

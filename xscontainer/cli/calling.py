@@ -54,11 +54,9 @@ def call(session: Session, settings: Settings, function: str, **arguments: str) 
     :raises XapiError: it failed; ``details`` has its code and sentences.
     """
     here = this_host(session, settings)
-    session.set_timeout(PATIENCE)
     try:
-        answer = str(session.xenapi.host.call_plugin(here, settings.daemon.plugin_name, function, arguments))
+        with session.patient(PATIENCE):
+            answer = str(session.xenapi.host.call_plugin(here, settings.daemon.plugin_name, function, arguments))
     except XapiError as error:
         raise (told(error.details) or error) from error
-    finally:
-        session.set_timeout(settings.xapi.timeout)
     return answered(answer)

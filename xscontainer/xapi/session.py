@@ -16,6 +16,7 @@ VM record from JSON costs a tenth of the CPU.
 import contextlib
 import http.client
 import json
+import re
 import select
 import socket
 import threading
@@ -41,12 +42,9 @@ _BY_CODE = {
     "CANNOT_CONTACT_HOST": XapiUnavailable,
 }
 
-# Not sent again when a connection breaks between request and answer: they may have been heard.
-_NOT_REPEATABLE = frozenset((
-    "host.call_plugin", "VM.call_plugin", "VM.call_host_plugin",
-    "message.create", "secret.create", "task.create", "session.login_with_password",
-    "VDI.create", "VBD.create", "VIF.create", "VM.clone", "VM.provision", "VM.start", "VBD.insert",
-))
+# Sent again when a connection breaks between request and answer: heard twice they do what they do once. Nothing else is,
+# no task in particular: the first one may be under way.
+_REPEATABLE = re.compile(r"(\w+\.(get|set|add_to|remove_from)_\w+|event\.from)\Z")
 
 Result = TypeVar("Result")
 
@@ -83,7 +81,7 @@ class Session(XenAPI.Session):
     Every call raises only :class:`xscontainer.errors.XapiError` and its subclasses.
 
     :param socket_path: xapi's Unix socket.
-    :param timeout: seconds to wait for an answer; :meth:`timeout` changes it for a while.
+    :param timeout: seconds to wait for an answer; :meth:`patient` changes it for a while.
     """
 
     def __init__(self, socket_path: str, timeout: float) -> None:
@@ -111,6 +109,16 @@ class Session(XenAPI.Session):
         if self._http.sock is not None:
             self._http.sock.settimeout(timeout)
 
+    @contextlib.contextmanager
+    def patient(self, timeout: float) -> "Iterator[None]":
+        """Another timeout for some calls, seconds."""
+        usual = self._http.timeout
+        self.set_timeout(timeout)
+        try:
+            yield
+        finally:
+            self.set_timeout(usual)
+
     def xenapi_request(self, methodname: str, params: "Tuple[Any, ...]") -> Any:
         return self.call(methodname, (self._session,) + tuple(params))
 
@@ -130,6 +138,9 @@ class Session(XenAPI.Session):
             self._http.close()
             reason = "it was called off" if self._interrupted else str(exc) or type(exc).__name__
             raise XapiUnavailable(f"XAPI at {self._http.path} did not answer {method}: {reason}.") from exc
+        except BaseException:
+            self._http.close()  # a signal: the answer that is on its way is not that of the next call
+            raise
         return self._decode(method, status, answer)
 
     def _exchange(self, method: str, body: bytes) -> "Tuple[int, bytes]":
@@ -141,7 +152,7 @@ class Session(XenAPI.Session):
         except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
             # It may have ended just now.
             self._http.close()
-            if self._interrupted or not reused or method in _NOT_REPEATABLE:
+            if self._interrupted or not reused or not _REPEATABLE.match(method):
                 raise
             return self._send(body)
 

@@ -112,7 +112,11 @@ class Dispatcher:
         permission = required(self._model, method, bare, params)
         checked = self._check(method, params)
         if asynchronous:
-            return tasks.run_async(call, spelled, lambda: self._run(call, method, permission, checked))
+            lose = self._pool.faults.apply(spelled, others=False)
+            task = tasks.run_async(call, spelled, lambda: self._run(call, method, permission, checked))
+            if lose:
+                raise Dropped()
+            return task
         return self._run(call, method, permission, checked)
 
     def _unknown(self, call: Call, spelled: str, params: List[Any]) -> None:

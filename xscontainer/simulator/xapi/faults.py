@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional
 from typing import Counter as CounterType
 
 from .failures import Dropped, HttpError, XapiError
@@ -60,7 +60,7 @@ class Fault(NamedTuple):
 
 
 class Faults:
-    """Faults by method; "*" stands for every method. Each is used `times` times, for ever if None."""
+    """Faults by method; "*" stands for every method, "Async.VM.start" for the making of its task. Each is used `times` times, for ever if None."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -83,12 +83,12 @@ class Faults:
         with self._lock:
             self._by_method.clear()
 
-    def _take(self, method: str) -> List[Fault]:
+    def _take(self, names: Iterable[str]) -> List[Fault]:
         if not self._by_method:
             return []
         out = []
         with self._lock:
-            for name in (method, "*"):
+            for name in names:
                 for entry in list(self._by_method.get(name, [])):
                     out.append(entry[0])
                     if entry[1] is not None:
@@ -97,10 +97,13 @@ class Faults:
                             self._by_method[name].remove(entry)
         return out
 
-    def apply(self, method: str) -> bool:
-        """Let the faults of a call happen; True if its answer is to be lost."""
+    def apply(self, method: str, others: bool = True) -> bool:
+        """Let the faults of a call, and unless it is told otherwise those of every call, happen.
+
+        True if its answer is to be lost.
+        """
         lose = False
-        for fault in self._take(method):
+        for fault in self._take((method, "*") if others else (method,)):
             if fault.kind == "delay":
                 time.sleep(fault.seconds)
             elif fault.kind == "drop":

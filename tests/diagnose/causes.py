@@ -290,6 +290,40 @@ def _stopped(make: Any, _stack: Any) -> Scene:
     return scene
 
 
+def engines(scene: Scene, stack: contextlib.ExitStack, docker: int = 0, podman: bool = False) -> Scene:
+    """Nobody says where the engine's socket is, and a user who is not root looks for it.
+
+    :param docker: mode of docker's socket, on which nobody listens; 0: there is none.
+    :param podman: it is installed as Debian does: in /run/podman only root sees what is there.
+    """
+    need(os.path.realpath("/var/run") == "/run", "a /var/run that is /run")
+    run = f"{scene.directory}/run"
+    os.makedirs(f"{run}/sshd")
+    if docker:
+        left = stack.enter_context(socket.socket(socket.AF_UNIX))
+        left.bind(f"{run}/docker.sock")
+        os.chmod(f"{run}/docker.sock", docker)
+    if podman:
+        os.mkdir(f"{run}/podman", 0o700)
+    scene.put(ENGINE_SOCKET=None)
+    return visitor(scene, stack, run=run)
+
+
+@cause("ENGINE_STOPPED", "socket", words="/var/run/docker.sock")
+def _stopped_beside_podman(make: Any, stack: contextlib.ExitStack) -> Scene:
+    return engines(make(), stack, 0o666, podman=True)
+
+
+@cause("ENGINE_SOCKET_ABSENT", "socket", words="may not even look at /run/podman")
+def _podman_of_root(make: Any, stack: contextlib.ExitStack) -> Scene:
+    return engines(make(), stack, podman=True)
+
+
+@cause("ENGINE_FORBIDDEN", "socket", words="/var/run/docker.sock")
+def _forbidden_beside_podman(make: Any, stack: contextlib.ExitStack) -> Scene:
+    return engines(make(), stack, 0o660, podman=True)
+
+
 @cause("ENGINE_FORBIDDEN", "socket", "the user may not open the socket: not in the group `docker`")
 def _not_in_group(make: Any, stack: contextlib.ExitStack) -> Scene:
     scene = visitor(make(), stack)
@@ -458,8 +492,11 @@ def _no_monitor(make: Any, _stack: Any) -> Scene:
 
 
 def visitor(scene: Scene, stack: contextlib.ExitStack, options: str = "", expired: bool = False,
-            shell: str = "/bin/sh") -> Scene:
-    """The VM's sshd lets in a user who is not root, and whom only it knows of."""
+            shell: str = "/bin/sh", run: str = "") -> Scene:
+    """The VM's sshd lets in a user who is not root, and whom only it knows of.
+
+    :param run: a directory that is /run for it.
+    """
     need(os.geteuid() == 0 and shutil.which("unshare"), "root, to log in as somebody else")
     place = f"{scene.directory}/v"
     os.mkdir(place)
@@ -472,7 +509,8 @@ def visitor(scene: Scene, stack: contextlib.ExitStack, options: str = "", expire
     while path != tempfile.gettempdir():
         path = os.path.dirname(path)
         os.chmod(path, 0o755)
-    mounts = " && ".join(f"mount --bind {place}/{name} /etc/{name}" for name in ("passwd", "shadow"))
+    mounts = " && ".join([f"mount --bind {place}/{name} /etc/{name}" for name in ("passwd", "shadow")]
+                         + ([f"mount --bind {run} /run"] if run else []))
     sshd = Sshd(place, scene.pair.public, options, before=("unshare", "--mount", "sh", "-c", mounts + ' && exec "$@"',
                                                            "sh"))
     stack.enter_context(sshd)

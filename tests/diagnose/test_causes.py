@@ -8,7 +8,7 @@ from typing import Any, Callable
 
 import pytest
 
-from tests.diagnose.causes import CAUSES, Cause, classes, over_tls
+from tests.diagnose.causes import CAUSES, Cause, classes, engines, over_tls
 from tests.diagnose.conftest import Scene
 from tests.need import need, need_program
 from xscontainer import keys
@@ -110,6 +110,18 @@ def test_a_wrong_user_is_told_the_right_one(scene: Scene) -> None:
     assert found.facts["other_user"] == scene.guest.user and scene.guest.user in found.next
     scene.put(USERNAME=found.facts["other_user"])
     assert scene.diagnose().code == "OK"
+
+
+@pytest.mark.parametrize("docker, podman, command", [
+    (0o660, False, "sudo usermod -aG docker visitor"),
+    (0o660, True, "sudo usermod -aG docker visitor"),
+    (0, True, "systemctl --user enable --now podman.socket"),
+])
+def test_who_may_not_open_the_socket_is_told_what_opens_this_one(scene: Scene, docker: int, podman: bool,
+                                                                 command: str) -> None:
+    with contextlib.ExitStack() as stack:
+        found = engines(scene, stack, docker, podman).diagnose()
+    assert command in found.next, found
 
 
 @pytest.mark.parametrize("state, word", [("Halted", "Start"), ("Suspended", "Resume"), ("Paused", "Unpause")])

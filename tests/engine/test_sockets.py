@@ -27,7 +27,8 @@ Connect = Callable[..., ssh.SSHConnection]
 
 
 ABSENT, STOPPED, FORBIDDEN, REFUSED = (EngineSocketAbsent("absent."), EngineStopped("stopped."),
-                                       EngineForbidden("forbidden."), ForwardingRefused("refused."))
+                                       sockets.not_for("me", "/x"), ForwardingRefused("refused."))
+UNSEEN = sockets.not_for("me", PODMAN, unseen=True)
 
 # --- which places
 
@@ -79,6 +80,7 @@ def test_what_served_is_believed_for_a_while() -> None:
 
 @pytest.mark.parametrize("causes, kind", [
     ((ABSENT, ABSENT), EngineSocketAbsent), ((ABSENT, STOPPED), EngineStopped), ((STOPPED, FORBIDDEN), EngineForbidden),
+    ((ABSENT, UNSEEN), EngineSocketAbsent), ((STOPPED, UNSEEN), EngineStopped), ((UNSEEN, FORBIDDEN), EngineForbidden),
     ((ABSENT, FORBIDDEN, STOPPED, REFUSED), ForwardingRefused), ((EngineUnavailable("x."), STOPPED), EngineStopped),
 ])
 def test_the_most_telling_cause_is_told_with_all_places(causes: Any, kind: type) -> None:

@@ -12,7 +12,6 @@ from xscontainer.actions.hostkeys import compare, greet, pin_of, running_here
 from xscontainer.errors import (
     ArgumentError,
     ConnectError,
-    EngineForbidden,
     HostKeyUnconfirmed,
     KeyInstallFailed,
     KeyNotAccepted,
@@ -165,8 +164,6 @@ def _verified(context: Context, vm: VMRecord, found: Found, deadline: float) -> 
         return {"mode": reach.mode, "user": reach.user, "address": engine.connection.address,
                 "fingerprint": found.fingerprint, "engine": version.version, "containers": len(engine.containers()),
                 "key_installed": found.key_installed}
-    except EngineForbidden as error:
-        raise EngineForbidden(error.message, _permission_hint(error.message, reach.user)) from error
     finally:
         hang_up(engine)
 
@@ -179,13 +176,6 @@ def _opened(context: Context, vm: VMRecord, deadline: float) -> "Engine":
             if time.monotonic() > deadline:
                 raise
         time.sleep(PAUSE)
-
-
-def _permission_hint(message: str, user: str) -> str:
-    if "podman" in message:
-        return (f"Use podman of the user itself: run in the VM, as {user}, 'systemctl --user enable --now "
-                f"podman.socket' and 'sudo loginctl enable-linger {user}', then prepare the VM again.")
-    return f"Run in the VM: sudo usermod -aG docker {user}. Then prepare it again."
 
 
 def _write(session: Session, vm: VMRecord, changes: "Dict[str, str]") -> None:

@@ -19,6 +19,8 @@ from xscontainer.errors import (
 from xscontainer.reach import DOCKER, PODMAN
 
 DEFAULT = "/var/run/docker.sock"
+# What Windows has instead of sockets; sshd there opens no channel to one.
+PIPE = "npipe:////./pipe/"
 _FIXED = ((PODMAN, "/run/podman/podman.sock"),)
 # Of engines that run as the user who logs in.
 _OF_USER = ((PODMAN, "/run/user/{uid}/podman/podman.sock"), (DOCKER, "/run/user/{uid}/docker.sock"))
@@ -75,6 +77,27 @@ def parse_uid(said: str) -> Optional[int]:
     return int(word) if _UID.match(word) and int(word) < 1 << 32 else None
 
 
+class Unseen(EngineSocketAbsent):
+    """Where nobody said that one is, the user may not even look: where podman is installed, that is so, used or not."""
+
+
+def not_for(user: str, path: str, unseen: bool = False) -> XSContainerError:
+    """The user may not open the socket, with what would let this user in.
+
+    :param unseen: nor see whether there is one, and it is a guess of ours that there is.
+    """
+    if path.startswith(PIPE):
+        hint = f"Add {user} to the group 'docker-users' in the VM, or to its administrators."
+    elif PODMAN in path:
+        hint = (f"Use podman of the user itself: run in the VM, as {user}, 'systemctl --user enable --now "
+                f"podman.socket' and 'sudo loginctl enable-linger {user}', then repeat it.")
+    else:
+        hint = f"Run in the VM: sudo usermod -aG docker {user}. Then repeat it."
+    if unseen:
+        return Unseen(f"The SSH user may not even look at {path} in the VM.", hint)
+    return EngineForbidden(f"The SSH user may not open {path} in the VM.", hint)
+
+
 class Settled:
     """The socket that has served, and how long it has been absent since. Not thread-safe.
 
@@ -111,7 +134,10 @@ def verdict(looked: Sequence[Tuple[str, XSContainerError]]) -> XSContainerError:
         return looked[0][1]
     paths = ", ".join(path for path, _ in looked)
     if all(isinstance(error, EngineSocketAbsent) for _, error in looked):
-        return EngineSocketAbsent(f"There is no engine's socket in the VM; looked for: {paths}.")
+        message, hint = f"There is no engine's socket in the VM; looked for: {paths}.", ""
+        for unseen in [error for _, error in looked if isinstance(error, Unseen)][:1]:
+            message, hint = f"{message} {unseen.message}", unseen.hint
+        return EngineSocketAbsent(message, hint)
     told: List[XSContainerError] = [error for _, error in looked]
     told.sort(key=lambda error: next(rank for rank, kind in enumerate(_RANKS) if isinstance(error, kind)))
     worst = told[0]

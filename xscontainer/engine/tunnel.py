@@ -14,11 +14,11 @@ import paramiko
 from xscontainer.engine import failures, sockets
 from xscontainer.engine.channel import ChannelStream
 from xscontainer.engine.exchange import exchange
+from xscontainer.engine.sockets import PIPE
 from xscontainer.engine.transport import STREAMLOCAL, GuestTransport
 from xscontainer.errors import (
     ArgumentError,
     EngineError,
-    EngineForbidden,
     EngineGarbage,
     EngineSocketAbsent,
     EngineStopped,
@@ -43,8 +43,6 @@ STAND_IN_SECONDS = 10.0  # for one program to prove that it reaches the engine
 STAND_IN_LEAST = 2.0  # with less than that it is not worth to try one
 MOST_OUTPUT = 4096
 
-# What Windows has instead of sockets; sshd there opens no channel to one.
-PIPE = "npipe:////./pipe/"
 DEFAULT_PIPE = PIPE + "docker_engine"
 
 _PATH = re.compile(r"(/|npipe:////\./pipe/)[A-Za-z0-9._/@:+-]{1,100}\Z")
@@ -91,6 +89,10 @@ class Tunnel:
     def socket(self) -> str:
         """The path that served, "" before any did."""
         return self._settled.path
+
+    @property
+    def _user(self) -> str:
+        return str(self._transport.get_username() or "the user")
 
     def open(self, deadline: float, on_close: Callable[[], None]) -> ChannelStream:
         """A stream to the engine before ``deadline`` (time.monotonic()); ``on_close`` as for ChannelStream.
@@ -267,19 +269,19 @@ class Tunnel:
         if named and "No such file" in listed.text:
             raise EngineSocketAbsent(f"There is no {path} in the VM.")
         if named and listed.status > 0 and _DENIED.search(listed.text):
-            raise EngineForbidden(f"The SSH user may not even look at {path} in the VM.")
+            raise sockets.not_for(self._user, path, unseen=self._places.several)
         if not named or listed.status != 0:
             return  # no shell for us, or a strange one
         if not listed.text.startswith("s"):
             raise EngineSocketAbsent(f"{path} in the VM is no socket.")
         if self._run("test -w " + path, deadline).status == 1:
-            raise EngineForbidden(f"The SSH user may not open {path} in the VM.")
+            raise sockets.not_for(self._user, path)
 
     def _judge_outputs(self, outputs: List[Tuple[str, Output]], path: str, deadline: float) -> None:
         """Name the cause if a program ran and complained about the socket, or the kernel knows no listener."""
         ran = [output.text for _, output in outputs if output.status not in _NOT_FOUND]
         if any(_DENIED.search(text) for text in ran):
-            raise EngineForbidden(f"The SSH user may not open {path} in the VM.")
+            raise sockets.not_for(self._user, path)
         if any(_REFUSED.search(text) for text in ran):
             raise EngineStopped(f"Nobody listens on {path} in the VM.")
         if not path.startswith(PIPE) and self._unknown_to_kernel(path, deadline):

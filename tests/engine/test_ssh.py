@@ -13,6 +13,7 @@ import pytest
 from tests.engine.conftest import ENGINE, QUICK
 from tests.engine.peers import Script, Server, Sshd, http_answer
 from tests.waiting import until
+from xscontainer.access import hang_up
 from xscontainer.engine import api, hostkeys, ssh
 from xscontainer.errors import (
     ArgumentError,
@@ -284,6 +285,21 @@ def test_close_is_prompt_and_wakes_readers(make_sshd: MakeSshd, connect: Connect
     assert isinstance(caught[0], TransportLost)
     with pytest.raises(TransportLost):
         connection.open_stream(1)
+
+
+def test_hanging_up_waits_for_no_guest_that_stalls(make_sshd: MakeSshd, connect: Connect, socket_path: str) -> None:
+    """While keys are exchanged anew nothing else may be sent, not even that a channel is closed."""
+    begun = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with Server(Script({"/containers/json": http_answer(b"[]"), "/events": begun}), socket_path):
+        connection = connect(make_sshd())
+        engine = api.Engine(connection, ENGINE)
+        events = engine.events()
+        assert engine.containers() == []
+        connection.transport.clear_to_send.clear()  # what paramiko does when the guest begins
+        started = time.monotonic()
+        hang_up(engine)
+        assert time.monotonic() - started < 1.0
+        assert connection.closed and events.get(5.0) is None
 
 
 def test_the_end_of_sshd_closes_the_connection(make_sshd: MakeSshd, connect: Connect) -> None:

@@ -362,7 +362,8 @@ def test_a_vm_that_changes_all_the_time_is_not_tried_all_the_time(make_scene: Ca
 
 
 @pytest.mark.parametrize("change", ["domid", keys.USERNAME, keys.SSH_PORT, keys.ENGINE_SOCKET])
-def test_a_connection_to_another_place_is_dropped(scene: Scene, change: str) -> None:
+def test_a_connection_to_another_place_is_dropped(
+        scene: Scene, change: str, caplog: pytest.LogCaptureFixture) -> None:
     scene.started()
     if change == "domid":
         scene.pool.set_field("VM", scene.ref, "domid", 99)
@@ -373,6 +374,7 @@ def test_a_connection_to_another_place_is_dropped(scene: Scene, change: str) -> 
     assert scene.connections[0].closed
     scene.engine.run("beta")
     until(lambda: "beta" in scene.shown())
+    assert not caplog.records  # it is we who ended it
 
 
 @pytest.mark.parametrize("change", [keys.PS, keys.HOST_KEY, "folder"])

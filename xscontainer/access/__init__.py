@@ -137,9 +137,8 @@ def require_running_here(vm: VMRecord, this_host: str) -> None:
 
 
 def hang_up(engine: Engine) -> None:
-    """End an engine that :meth:`Access.open` gave, and the connection under it."""
-    engine.close()
-    engine.connection.close()
+    """End an engine that :meth:`Access.open` gave, and the connection under it; waits for no guest."""
+    engine.close(hang_up=True)
 
 
 def login(settings: Settings, timeout: Optional[float] = None) -> Session:

@@ -194,12 +194,20 @@ class Engine:
         stream.close()
         raise TransportLost("The engine's connection was closed.")
 
-    def close(self) -> None:
-        """End all that is open here; the connection itself stays its owner's."""
+    def close(self, hang_up: bool = False) -> None:
+        """End all that is open here.
+
+        :param hang_up: the connection, too, which stays its owner's otherwise. It ends first: a guest is told of
+            the end of each channel, and may hold up whoever tells it.
+        """
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
             streams, self._streams = self._streams, []
+        for stream in streams:
+            stream.closed = True  # that it ends with the connection is nobody's failure
+        if hang_up:
+            self.connection.close()
         for stream in streams:
             stream.close()
         for client in idle:

@@ -13,8 +13,8 @@ from typing import Dict, Iterator, List, NamedTuple, Optional
 
 from xscontainer import __version__, addresses, keys, settings
 from xscontainer.cli import calling, finding, guarded, preparing
-from xscontainer.cli.columns import neutral
 from xscontainer.cli.preparing import Wanted
+from xscontainer.cli.telling import say
 from xscontainer.errors import ArgumentError, ObjectGone, VMNotRunning, XapiError
 from xscontainer.reach import SSH, TLS
 from xscontainer.settings import Settings
@@ -197,13 +197,12 @@ def _disc(session: Session, conf: Settings, vm: VMRecord, content: bytes, sr_uui
         except ObjectGone:
             pass  # the VM has gone
         except XapiError as error:
-            print(f"{PROGRAM}: The CD could not be taken out: {neutral(str(error))}", file=sys.stderr)
+            say(f"{PROGRAM}: The CD could not be taken out: {error}")
         try:
             disk.destroy(session, vdi)
         except XapiError as error:
             # The key of the guest's engine is on it: somebody has to know.
-            print(f"{PROGRAM}: The disk with the certificates could not be deleted, do it by hand: "
-                  f"{neutral(str(error))}", file=sys.stderr)
+            say(f"{PROGRAM}: The disk with the certificates could not be deleted, do it by hand: {error}")
 
 
 def _repository(session: Session, conf: Settings, vm: VMRecord, uuid: str) -> str:

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import termios
@@ -98,13 +99,19 @@ def test_host_keys(world: Fresh, vm: VM) -> None:
 
 
 class Terminal:
-    """A program on a terminal of its own."""
+    """A program on a terminal of its own.
 
-    def __init__(self, argv: List[str]) -> None:
+    :param nohup: it does not hear that the terminal has gone.
+    """
+
+    def __init__(self, argv: List[str], nohup: bool = False) -> None:
         self._master, slave = pty.openpty()
 
         def own() -> None:
             os.setsid()
+            # Whatever the tests themselves were started under.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
             fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
 
         self.process = subprocess.Popen(argv, stdin=slave, stdout=slave, stderr=slave, preexec_fn=own,

@@ -207,7 +207,6 @@ def test_it_is_called_off(world: Fresh, tls: TLSVM, way: str, code: int) -> None
     """However it ends, the guest's private key is nowhere any more."""
     disks = set(world.pool.records("VDI"))
     with Terminal(argv(world, "-v", tls.uuid, "--mode", "tls", "--generate-certs")) as terminal:
-        terminal.until("Ctrl-C")
         terminal.until("waiting for the engine")
         if way == "Ctrl-C":
             terminal.type("\x03")
@@ -219,6 +218,18 @@ def test_it_is_called_off(world: Fresh, tls: TLSVM, way: str, code: int) -> None
             terminal.hang_up()
         assert terminal.process.wait(20) == code
     assert set(world.pool.records("VDI")) == disks and keys.MODE not in tls.config
+
+
+def test_it_goes_on_without_its_terminal(world: Fresh, tls: TLSVM) -> None:
+    """Under nohup what it prints fails, and what it does must not."""
+    disks = set(world.pool.records("VDI"))
+    with Terminal(argv(world, "-v", tls.uuid, "--mode", "tls", "--generate-certs"), nohup=True) as terminal:
+        terminal.until("Ctrl-C")
+        terminal.hang_up()
+        tls.on_disc(tls.ref, "insert", world.pool.vm(tls.ref)["VBDs"][0])
+        terminal.process.wait(60)
+    assert tls.config[keys.MODE] == "tls" and tls.config[keys.MONITOR] == "True"
+    assert set(world.pool.records("VDI")) == disks and tls.drives()[0]["empty"] is True
 
 
 def test_a_drive_that_is_taken(world: Fresh, tls: TLSVM) -> None:

@@ -101,9 +101,7 @@ class PoolKey:
 
 def mark(session: Session, vm: VMRecord, key: "paramiko.PKey") -> None:
     """Remember that the guest accepts this key of the pool's."""
-    wanted = hostkeys.of_key(key).fingerprint
-    if vm.other_config.get(keys.POOL_KEY) != wanted:
-        xapi_vm.put_key(session, vm.ref, keys.POOL_KEY, wanted, present=keys.POOL_KEY in vm.other_config)
+    xapi_vm.put(session, vm, {keys.POOL_KEY: hostkeys.of_key(key).fingerprint})
 
 
 def pin(sessions: SessionPool, vm: VMRecord, base64: str, fingerprint: str) -> None:

@@ -49,10 +49,7 @@ def hostkey_accept(context: Context, vmuuid: str, fingerprint: str) -> str:
 def _pin(session: Session, vm: VMRecord, base64: str) -> None:
     # What a clone carried in must not pass for its own along with the pin.
     now = xapi_vm.adopt(session, xapi_vm.record(session, vm.uuid))
-    if now.other_config.get(keys.HOST_KEY) != base64:
-        xapi_vm.put_key(session, vm.ref, keys.HOST_KEY, base64, present=keys.HOST_KEY in now.other_config)
-    if now.other_config.get(keys.OWNER) != vm.uuid:
-        xapi_vm.put_key(session, vm.ref, keys.OWNER, vm.uuid, present=False)
+    xapi_vm.put(session, now, {keys.HOST_KEY: base64, keys.OWNER: vm.uuid})
 
 
 def running_here(context: Context, vm_uuid: str) -> VMRecord:

@@ -180,10 +180,7 @@ def _opened(context: Context, vm: VMRecord, deadline: float) -> "Engine":
 
 def _write(session: Session, vm: VMRecord, changes: "Dict[str, str]") -> None:
     """All that makes the VM reachable, only where it differs."""
-    now = xapi_vm.adopt(session, xapi_vm.record(session, vm.uuid)).other_config
-    for key, value in changes.items():
-        if now.get(key) != value:
-            xapi_vm.put_key(session, vm.ref, key, value, present=key in now)
+    xapi_vm.put(session, xapi_vm.adopt(session, xapi_vm.record(session, vm.uuid)), changes)
 
 
 def _published(session: Session, vm: VMRecord) -> bool:

@@ -26,9 +26,7 @@ def _switch_on(session: Session, vm_uuid: str) -> None:
     # From here on the keys are this VM's own, so what a clone carried in must not pass for them.
     vm = xapi_vm.adopt(session, vm)
     # The switch comes last: whoever sees it on finds the rest in place.
-    for key, value in ((keys.OWNER, vm.uuid), (keys.MONITOR, "True")):
-        if vm.other_config.get(key) != value:
-            xapi_vm.put_key(session, vm.ref, key, value, present=key in vm.other_config)
+    xapi_vm.put(session, vm, {keys.OWNER: vm.uuid, keys.MONITOR: "True"})
 
 
 def deregister(context: Context, vmuuid: str) -> str:
@@ -41,7 +39,6 @@ def deregister(context: Context, vmuuid: str) -> str:
 def _switch_off(session: Session, vm_uuid: str) -> None:
     vm = xapi_vm.record(session, vm_uuid)
     # The switch first: a monitor that publishes between the two sees it, and wipes after itself.
-    if vm.other_config.get(keys.MONITOR) != "False":
-        xapi_vm.put_key(session, vm.ref, keys.MONITOR, "False", present=keys.MONITOR in vm.other_config)
+    xapi_vm.put(session, vm, {keys.MONITOR: "False"})
     for key in vm.published:
         xapi_vm.remove_key(session, vm.ref, key)

@@ -8,6 +8,7 @@ Exit codes: 0 done, 1 XAPI does not answer or refuses, 2 called wrongly; a comma
 
 import argparse
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -16,10 +17,12 @@ from typing import Iterator, List, Optional
 
 from xscontainer import __version__, settings
 from xscontainer.cli import creating, diagnosing, drive, hostkeys, listing, preparing, rotating, wiping
-from xscontainer.cli.columns import neutral
+from xscontainer.cli.telling import say
 from xscontainer.errors import ArgumentError, SettingsError, XSContainerError
 
 MOST_ERROR = 10000  # characters
+# The reader has seen enough (| head), or the terminal has gone: exit code.
+_NOBODY_READS = {errno.EPIPE: 0, errno.EIO: 128 + signal.SIGHUP}
 
 COMMANDS = (listing, creating, preparing, diagnosing, drive, hostkeys, rotating, wiping)
 
@@ -64,18 +67,19 @@ def _guarded(program: str, options: argparse.Namespace) -> int:
     try:
         loaded = settings.load(options.config)
         for warning in loaded.warnings:
-            print(f"{program}: {warning}", file=sys.stderr)
+            say(f"{program}: {warning}", MOST_ERROR)
         code: int = options.run(options, loaded.settings)
         sys.stdout.flush()
         return code
     except XSContainerError as error:
-        # Often a guest's words are among them.
-        print(f"{program}: {neutral(' '.join(str(error).split()), MOST_ERROR)}", file=sys.stderr)
+        say(f"{program}: {' '.join(str(error).split())}", MOST_ERROR)
         return 2 if isinstance(error, (SettingsError, ArgumentError)) else 1
-    except BrokenPipeError:
-        # The reader has seen enough (| head). Python would complain when it flushes at its end.
+    except OSError as error:
+        if error.errno not in _NOBODY_READS:
+            raise
+        # Python would complain when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _NOBODY_READS[error.errno]
     except KeyboardInterrupt:
         return 130
 

@@ -5,11 +5,11 @@ import contextlib
 import json
 import os
 import re
-import sys
 from typing import Any, Dict, Iterator, Optional
 
 from xscontainer.cli import calling, finding, progress
 from xscontainer.cli.columns import neutral
+from xscontainer.cli.telling import say
 from xscontainer.errors import ArgumentError, StorageElsewhere, XapiError
 from xscontainer.settings import Settings
 from xscontainer.xapi import disk
@@ -126,8 +126,8 @@ def _tell(made: "Dict[str, Any]") -> int:
         if made["published"]:
             print("Its containers are listed: xscontainer list.")
             return 0
-        print("xscontainer: Nothing is listed yet. A first start that installs packages may take minutes; "
-              "'xscontainer diagnose' says what is missing.", file=sys.stderr)
+        say("xscontainer: Nothing is listed yet. A first start that installs packages may take minutes; "
+            "'xscontainer diagnose' says what is missing.")
         return NOT_LISTED
     except KeyError as error:
         raise XapiError(f"The plugin's answer cannot be read: {error} is missing.") from error

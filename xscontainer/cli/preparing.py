@@ -9,6 +9,7 @@ from typing import Any, Dict, NamedTuple, Optional
 from xscontainer import keys
 from xscontainer.cli import asking, calling, finding, inventory, listing, progress
 from xscontainer.cli.columns import neutral
+from xscontainer.cli.telling import say
 from xscontainer.errors import VMElsewhere, XapiError
 from xscontainer.reach import DOCKER, PODMAN, SSH, TLS
 from xscontainer.settings import Settings
@@ -73,8 +74,7 @@ def prepare(session: Session, settings: Settings, wanted: Wanted) -> int:
     what = "The pool's key was installed" if told["key_installed"] else "Nothing had to be installed"
     print(f"{what}; the engine {neutral(str(told['engine']))} answers, with {int(told['containers'])} containers.")
     if not told["published"]:
-        print("xscontainer: No list is published yet. Check that xscontainer-monitor runs on the VM's host.",
-              file=sys.stderr)
+        say("xscontainer: No list is published yet. Check that xscontainer-monitor runs on the VM's host.")
         return NOT_LISTED
     everything = listing.narrow(inventory.read(session, every_vm=True), None, wanted.vm)
     text = listing.as_table(everything, shutil.get_terminal_size().columns if sys.stdout.isatty() else None)
@@ -106,7 +106,7 @@ def _told(session: Session, settings: Settings, wanted: Wanted) -> "Dict[str, An
             tries -= 1
             if error.details[:1] != ["PASSWORD_NOT_ACCEPTED"] or not tries:
                 raise
-            print(f"xscontainer: {neutral(str(error))}", file=sys.stderr)
+            say(f"xscontainer: {error}")
         finally:
             secret.forget_password(session, uuid)
 

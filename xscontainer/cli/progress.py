@@ -1,12 +1,12 @@
 """A plugin function that takes long, called as a task of XAPI's, with what is being done on the screen meanwhile."""
 
-import sys
+import contextlib
 import time
 from typing import Any, Callable, Dict, Mapping, Optional
 from xml.etree import ElementTree
 
 from xscontainer.cli import calling
-from xscontainer.cli.columns import neutral
+from xscontainer.cli.telling import say
 from xscontainer.errors import XapiError, XapiUnavailable
 from xscontainer.settings import Settings
 from xscontainer.xapi import task
@@ -20,7 +20,7 @@ Tell = Callable[[str], None]
 
 
 def on_stderr(step: str) -> None:
-    print(f"... {neutral(step)}", file=sys.stderr, flush=True)
+    say(f"... {step}")
 
 
 def call(session: Session, settings: Settings, function: str, arguments: "Optional[Dict[str, str]]" = None,
@@ -37,7 +37,8 @@ def call(session: Session, settings: Settings, function: str, arguments: "Option
     try:
         answer = _wait(session, ref, given.get("vmuuid", ""), tell)
     finally:
-        session.xenapi.task.destroy(ref)
+        with contextlib.suppress(XapiError):  # somebody else may have; it is not what went wrong
+            session.xenapi.task.destroy(ref)
     return calling.answered(answer)
 
 

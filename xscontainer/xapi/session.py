@@ -42,8 +42,8 @@ _BY_CODE = {
     "CANNOT_CONTACT_HOST": XapiUnavailable,
 }
 
-# Sent again when a connection breaks between request and answer: heard twice they do what they do once. Nothing else is,
-# no task in particular: the first one may be under way.
+# Sent again when a connection breaks between request and answer: heard twice they do what they do once. Nothing
+# else is, no task in particular: the first one may be under way.
 _REPEATABLE = re.compile(r"(\w+\.(get|set|add_to|remove_from)_\w+|event\.from)\Z")
 
 Result = TypeVar("Result")
@@ -87,6 +87,7 @@ class Session(XenAPI.Session):
     def __init__(self, socket_path: str, timeout: float) -> None:
         super().__init__("http://localhost/")
         self._http = UnixConnection(socket_path, timeout)
+        self._timeout = timeout
         self._serial = 0
         self._interrupted = False
 
@@ -105,14 +106,14 @@ class Session(XenAPI.Session):
 
     def set_timeout(self, timeout: float) -> None:
         """Seconds that XAPI may be silent during a call, from the next one on."""
-        self._http.timeout = timeout
+        self._timeout = self._http.timeout = timeout
         if self._http.sock is not None:
             self._http.sock.settimeout(timeout)
 
     @contextlib.contextmanager
     def patient(self, timeout: float) -> "Iterator[None]":
         """Another timeout for some calls, seconds."""
-        usual = self._http.timeout
+        usual = self._timeout
         self.set_timeout(timeout)
         try:
             yield

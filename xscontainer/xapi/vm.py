@@ -54,6 +54,13 @@ def put_key(session: Session, vm_ref: str, key: str, value: str, present: bool) 
         session.xenapi.VM.remove_from_other_config(vm_ref, key)
 
 
+def put(session: Session, vm: VMRecord, changes: "Mapping[str, str]") -> None:
+    """Set keys in this order, those that differ from the record's."""
+    for key, value in changes.items():
+        if vm.other_config.get(key) != value:
+            put_key(session, vm.ref, key, value, present=key in vm.other_config)
+
+
 def remove_key(session: Session, vm_ref: str, key: str) -> None:
     """Remove one key; no error if it is absent."""
     session.xenapi.VM.remove_from_other_config(vm_ref, key)
@@ -77,7 +84,7 @@ def adopt(session: Session, vm: VMRecord) -> VMRecord:
             remove_key(session, vm.ref, key)
             del config[key]
     # Last: from here on what is there passes for the VM's own.
-    put_key(session, vm.ref, keys.OWNER, vm.uuid, present=True)
+    put(session, now, {keys.OWNER: vm.uuid})
     config[keys.OWNER] = vm.uuid
     return now._replace(other_config=config)
 

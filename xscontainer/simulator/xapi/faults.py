@@ -60,7 +60,10 @@ class Fault(NamedTuple):
 
 
 class Faults:
-    """Faults by method; "*" stands for every method, "Async.VM.start" for the making of its task. Each is used `times` times, for ever if None."""
+    """Faults by method; "*" stands for every method, "Async.VM.start" for the making of its task.
+
+    Each is used `times` times, for ever if None.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -53,8 +53,9 @@ Provides: /usr/bin/python3 /bin/sh systemd python3 libgcc glibc
 
 SYSTEMCTL = """#!/bin/sh
 echo "$*" >> /systemctl.log
-verb=
-for word; do case $word in -*) ;; *) verb=${verb:-$word} ;; esac; done
+verb= quiet=
+for word; do case $word in --quiet) quiet=1 ;; -*) ;; *) verb=${verb:-$word} ;; esac; done
+told() { [ "$quiet" ] || echo $1; [ $1 = active ]; }
 start() {
     mkdir -p -m 0700 /run/xscontainer
     rm -f /run/monitor.exit
@@ -70,12 +71,15 @@ stop() {
     done
 }
 case $verb in
-    is-active) case "$*" in *xapi.service*) test -e /xapi-is-active ;; *) test -e /run/monitor.pid ;; esac ;;
+    is-active)
+        case "$*" in *xapi.service*) mark=/xapi-is-active ;; *) mark=/run/monitor.pid ;; esac
+        [ -e $mark ] && told active || told inactive ;;
     is-enabled) test -e /enabled ;;
     preset) : > /enabled ;;
     disable) rm -f /enabled ;;
     start) start ;;
     stop) stop ;;
+    restart) stop; start ;;
     try-restart) if [ -e /run/monitor.pid ]; then stop; start; fi ;;
 esac
 """ % {"path": PATH}

@@ -45,7 +45,7 @@ def test_the_second_way_by_a_repo_file_that_is_not_enabled(dom0: Dom0, packs: Pa
     assert dom0.installed() == [f"xscontainer {__version__}"]
     assert not dom0.path("var/update").exists(), "xe update-list would show it"
     assert dom0.run("/usr/bin/xscontainer", "--version").stdout.decode().strip() == __version__
-    assert dom0.systemctl() == [f"preset {UNIT}", "daemon-reload"]
+    assert dom0.systemctl() == [f"preset {UNIT}", "daemon-reload", f"--no-block try-restart {UNIT}"]
     # An upgrade by the same way, and by a pack over it.
     dom0.dnf("remove", "xscontainer", conf=conf)
     dom0.enable_second_way(sample, packs.older.tree, packs.older.key)

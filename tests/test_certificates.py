@@ -15,7 +15,14 @@ from tests.need import need_program
 from xscontainer import certificates, keys
 from xscontainer.certificates import making
 from xscontainer.engine import certs
-from xscontainer.errors import ObjectGone, TLSCredentialsInvalid, TLSCredentialsMissing
+from xscontainer.errors import (
+    AddressRefused,
+    AddressUnknown,
+    ArgumentError,
+    ObjectGone,
+    TLSCredentialsInvalid,
+    TLSCredentialsMissing,
+)
 from xscontainer.simulator.xapi import Pool
 from xscontainer.vmrecord import VMRecord
 from xscontainer.xapi import pair
@@ -66,9 +73,16 @@ def test_each_certificate_has_one_purpose(ca: making.Pair, kind: str) -> None:
 def test_a_server_is_made_out_to_each_address_once(ca: making.Pair) -> None:
     made = making.new_server(ca, "x", ["10.0.0.1", "fd00::0001", "web.example", "10.0.0.1"], NOW)
     assert certs.facts(certs.load(made.certificate)).names == ("10.0.0.1", "fd00::1", "web.example")
-    for wrong in ([], ["caf\u00e9.example"]):
-        with pytest.raises(ValueError):
-            making.new_server(ca, "x", wrong, NOW)
+    bound = making.new_server(ca, "x", ["10.0.0.1"], NOW, "4a1b2c3d-0000-4000-8000-123456789abc")
+    assert certs.facts(certs.load(bound.certificate)).names == (
+        "10.0.0.1", "urn:uuid:4a1b2c3d-0000-4000-8000-123456789abc")
+
+
+@pytest.mark.parametrize("wrong", [[], [""], ["caf\u00e9.example"], ["foo bar"], ["10.0.0.300"], ["*"], ["*.example"],
+                                   ["a" * 300], ["fe80::1%eth0"], ["127.1"]], ids=repr)
+def test_what_is_neither_an_address_nor_a_name(ca: making.Pair, wrong: List[str]) -> None:
+    with pytest.raises(ValueError):
+        making.new_server(ca, "x", wrong, NOW)
 
 
 def test_none_outlives_its_ca(ca: making.Pair) -> None:
@@ -166,7 +180,7 @@ def test_one_ca_and_one_client_serve_the_pool(pool: Pool, session: Session, made
     for issued in (first, second):
         assert issued.files["ca.pem"].decode() == ca_pem
         signed = certs.load(issued.files["server-cert.pem"].decode())
-        assert certs.signer_of(signed, ca_pem) is not None and certs.facts(signed).names == ("10.0.0.5",)
+        assert certs.signer_of(signed, ca_pem) is not None and certs.facts(signed).names[0] == "10.0.0.5"
         assert issued.ends == NOW + 825 * DAY
     assert first.files["server-key.pem"] != second.files["server-key.pem"]
     # What the guest gets is kept nowhere; and nothing secret is where anybody reads it.
@@ -176,6 +190,30 @@ def test_one_ca_and_one_client_serve_the_pool(pool: Pool, session: Session, made
     seen = repr((first, pair.read(session, first.other_config[keys.TLS_CLIENT_KEY]),
                  session.xenapi.pool.get_all_records(), [record["other_config"] for record in records.values()]))
     assert "BEGIN" not in seen
+
+
+def test_each_is_bound_to_its_vm(pool: Pool, session: Session) -> None:
+    record = vm(pool, session)
+    issued = certificates.issue(session, record, ["10.0.0.5"], NOW)
+    signed = certs.load(issued.files["server-cert.pem"].decode())
+    assert certs.facts(signed).names == ("10.0.0.5", f"urn:uuid:{record.uuid}")
+
+
+def test_what_it_is_made_out_to(pool: Pool, session: Session) -> None:
+    record = vm(pool, session)._replace(networks={"0/ip": "10.0.0.5", "0/ipv6/0": "fd00::5", "1/ip": "10.0.0.1",
+                                                  "2/ip": "127.0.0.1", "3/ip": "*"})
+    hosts = {"10.0.0.1", "10.0.0.2"}
+    assert certificates.names(record, "", hosts) == ("10.0.0.5", "fd00::5"), "never a host's address"
+    assert certificates.names(record, "Web.Example", hosts) == ("web.example", "10.0.0.5", "fd00::5")
+    assert certificates.names(record, "fd00::05", hosts) == ("fd00::5", "10.0.0.5")
+    chosen = record._replace(other_config={keys.ADDRESS: "10.9.9.9"}, networks={})
+    assert certificates.names(chosen, "", hosts) == ("10.9.9.9",)
+    assert certificates.names(chosen, "web.example", hosts) == ("web.example",)
+    for given, error in (("10.0.0.2", AddressRefused), ("foo bar", ArgumentError)):
+        with pytest.raises(error):
+            certificates.names(record, given, hosts)
+    with pytest.raises(AddressUnknown):
+        certificates.names(record._replace(networks={"0/ip": "10.0.0.1"}), "", hosts)
 
 
 def test_two_hosts_at_once_make_one(pool: Pool, login: Callable[[], Session], made: Made) -> None:

@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Dict, Iterator, List, NamedTuple, Optional
 
-from xscontainer import __version__, addresses, keys, settings
+from xscontainer import __version__, keys, settings
 from xscontainer.cli import calling, finding, guarded, preparing
 from xscontainer.cli.preparing import Wanted
 from xscontainer.cli.telling import say
@@ -155,15 +155,12 @@ def _with_new(session: Session, conf: Settings, wanted: Wanted, options: argpars
 
 
 def _make(session: Session, conf: Settings, vm: VMRecord, address: str) -> _Made:
-    """:raises ArgumentError: nobody knows where the VM answers, so no certificate can say it."""
+    """:raises VMError: nobody knows where the VM answers, so no certificate can say it."""
     from xscontainer import certificates
     from xscontainer.configdrive import defaults, image
 
-    override = address or vm.other_config.get(keys.ADDRESS, "")
-    found = addresses.candidates(vm.networks, allow_loopback=conf.address.allow_loopback).usable
-    names = [name for name in (override, *found) if name]
-    if not names:
-        raise ArgumentError(f"The guest tools of VM {vm.label} report no IP address.", "Give one with --address.")
+    names = certificates.names(vm, address, pool.host_addresses(session), conf.address.allow_loopback)
+    print(f"The engine's certificate is made out to the VM {vm.uuid} at {', '.join(names)}.", flush=True)
     try:
         issued = certificates.issue(session, vm, names)
         files = {**issued.files, **certificates.scripts(str(defaults.directory()))}

@@ -59,7 +59,11 @@ class Reach(NamedTuple):
         mode = other_config.get(keys.MODE) or SSH
         if mode not in (SSH, TLS):
             raise ModeUnsupported(f"{keys.MODE} of the VM is {mode[:20]!r}; there are {SSH} and {TLS}.")
-        address = _address(other_config.get(keys.ADDRESS) or "")
+        address = other_config.get(keys.ADDRESS) or ""
+        try:
+            address = address_or_name(address) if address.strip() else ""
+        except ValueError:
+            raise _unusable(keys.ADDRESS, address, "an IPv4 address, an IPv6 address or a name") from None
         if mode == TLS:
             secrets = tuple(_uuid(key, other_config.get(key) or "")
                             for key in (keys.TLS_CA_CERT, keys.TLS_CLIENT_CERT, keys.TLS_CLIENT_KEY))
@@ -95,18 +99,21 @@ def _port(key: str, other_config: "Mapping[str, str]", default: int) -> int:
     return int(text)
 
 
-def _address(text: str) -> str:
-    """As it is to be dialled: an address in its canonical form, or a name in lower case."""
+def address_or_name(text: str) -> str:
+    """As it is to be dialled: an address in its canonical form, or a name in lower case.
+
+    :raises ValueError: it is neither.
+    """
     text = text.strip()
     try:
         if "%" in text:
             raise ValueError(text)  # a zone, which newer Pythons read
-        return str(ipaddress.ip_address(text)) if text else ""
+        return str(ipaddress.ip_address(text))
     except ValueError:
         # A name of digits and dots alone is a mistyped address ("10.0.0.300"), or one that the C library
         # would read in its own way ("127.1").
         if not _NAME.match(text) or re.match(r"[0-9.]+\Z|0[xX]", text):
-            raise _unusable(keys.ADDRESS, text, "an IPv4 address, an IPv6 address or a name") from None
+            raise ValueError(f"{text[:80]!r} is neither an address nor a name") from None
         return text.lower()
 
 

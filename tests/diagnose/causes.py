@@ -444,7 +444,7 @@ def _plain_http(make: Any, stack: contextlib.ExitStack) -> Scene:
 
 
 @cause("TLS_CERTIFICATE_INVALID", "tls", "the engine's certificate has ended, is of another CA, or made out to another "
-                                         "address", "not the CA")
+                                         "address or VM", "not the CA")
 def _another_ca(make: Any, stack: contextlib.ExitStack) -> Scene:
     return over_tls(make(), stack, of=AUTHORITY("another CA"))
 

@@ -103,6 +103,24 @@ def test_a_certificate_that_is_not_to_be_trusted(authority: Authority, serve: Ma
     assert words in caught.value.message and caught.value.hint
 
 
+def test_a_certificate_that_names_a_vm_is_good_for_that_one_alone(
+        authority: Authority, serve: Make, opened: List[tls.TLSConnection]) -> None:
+    pair = making.new_server(authority.ca, "x", ["127.0.0.1"], NOW, "4a1b2c3d-0000-4000-8000-123456789abc")
+    port = serve(Script(), pair=pair).port
+    for vm in ("", "4a1b2c3d-0000-4000-8000-123456789abd"):
+        with pytest.raises(TLSCertificateInvalid, match="is made out to VM 4a1b2c3d-.* and not to this one"):
+            connect(authority.credentials, port, vm=vm)
+    opened.append(connect(authority.credentials, port, vm="4a1b2c3d-0000-4000-8000-123456789abc"))
+    # One that names none, as other CAs sign them, is bound to its address alone.
+    opened.append(connect(authority.credentials, serve(Script()).port, vm="4a1b2c3d-0000-4000-8000-123456789abc"))
+
+
+def test_one_of_the_pools_own_that_names_no_vm_is_good_for_none(serve: Make) -> None:
+    pools = Authority.new(certs.POOL_CA)
+    with pytest.raises(TLSCertificateInvalid, match="is made out to no VM, and not to this one"):
+        connect(pools.credentials, serve(Script(), of=pools).port, vm="4a1b2c3d-0000-4000-8000-123456789abc")
+
+
 def _odd(ca: making.Pair, fault: str) -> making.Pair:
     """A certificate that keeps to no rules, and whose issuer is called as the CA."""
     key = ec.generate_private_key(ec.SECP256R1())

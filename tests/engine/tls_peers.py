@@ -89,5 +89,5 @@ def over_tls(context: ssl.SSLContext, serve: Serve) -> Serve:
 
 
 def connect(credentials: certs.Credentials, port: int, ssh: SSHSettings = QUICK, engine: EngineSettings = ENGINE,
-            name: str = "", address: str = ADDRESS) -> tls.TLSConnection:
-    return tls.connect(tls.Target((address,), port, name), credentials, ssh, engine)
+            name: str = "", address: str = ADDRESS, vm: str = "") -> tls.TLSConnection:
+    return tls.connect(tls.Target((address,), port, name, vm), credentials, ssh, engine)

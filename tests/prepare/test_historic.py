@@ -170,7 +170,8 @@ def test_certificates_are_made_and_handed_over(world: Fresh, tls: TLSVM) -> None
     for name in ("enable-tls.sh", "enable-tls.ps1", "README.txt"):
         assert isoread.file_in(tls.images[0], name)
     shown = certs.facts(certs.load((isoread.file_in(tls.images[0], "server-cert.pem") or b"").decode()))
-    assert shown.names == (tls.address, "2001:db8::7"), "all addresses that are reported"
+    assert shown.names == (tls.address, "2001:db8::7", f"urn:uuid:{tls.uuid}"), "all addresses that are reported"
+    assert f"made out to the VM {tls.uuid} at {tls.address}, 2001:db8::7." in out
     key = (isoread.file_in(tls.images[0], "server-key.pem") or b"").decode()
     assert "PRIVATE KEY" in key
     for cls in ("secret", "VM", "pool", "task"):

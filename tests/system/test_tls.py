@@ -138,7 +138,8 @@ def test_a_port_where_something_else_answers(world: TLSWorld, vm: VM) -> None:
 def test_a_certificate_that_ends_soon_is_told_once(world: TLSWorld, vm: VM) -> None:
     xapi = world.session.xenapi
     ca = pair.read(world.session, xapi.pool.get_other_config(xapi.pool.get_all()[0])[keys.TLS_CA_SECRET])
-    old = making.new_server(making.Pair(ca.certificate, ca.key), "x", [vm.guest.address], time.time() - 800 * DAY)
+    old = making.new_server(making.Pair(ca.certificate, ca.key), "x", [vm.guest.address], time.time() - 800 * DAY,
+                            vm.uuid)
     issued = certificates.Issued({}, {"ca.pem": ca.certificate.encode(), "server-cert.pem": old.certificate.encode(),
                                       "server-key.pem": old.key.encode()}, 0.0)
     assert messages(world) == []
@@ -174,6 +175,21 @@ def test_the_client_certificate_is_renewed_by_the_coordinator(world: TLSWorld, v
     vm.engine.run("renewed")
     world.start_daemon(1)
     world.wait_right(vm)
+
+
+def test_another_vms_engine_is_not_shown(world: TLSWorld, vm: VM) -> None:
+    """Addresses are what a guest says they are: here one says that it has another's."""
+    wanted = [keys.MONITOR, keys.MODE, keys.TLS_PORT, *SECRETS]
+    ref = world.pool.create_vm("liar", host=world.pool.hosts[1], networks={"0/ip": vm.guest.address},
+                               other_config={key: str(world.key(vm, key)) for key in wanted})
+    liar = VM("liar", ref, world.pool.vm(ref)["uuid"], vm.guest, vm.engine)
+    world.wait_status(liar, "TLS_CERTIFICATE_INVALID")
+    assert f"is made out to VM {vm.uuid}, and not to this one" in str(world.key(liar, keys.STATUS))
+    for host in (0, 1):
+        assert world.failure(host, "stop", vmuuid=liar.uuid, container="web")[0] == "TLS_CERTIFICATE_INVALID"
+    assert world.key(liar, keys.PS) is None and shows(world, vm, "Up")
+    world.session.xenapi.VM.hard_shutdown(ref)
+    world.session.xenapi.VM.destroy(ref)
 
 
 def test_nothing_secret_is_told(world: TLSWorld, vm: VM) -> None:

@@ -113,7 +113,8 @@ class Access:
         from xscontainer.engine import tls
 
         found = credentials.of_tls(self.sessions, vm, reach)
-        return tls.connect(tls.Target(where, reach.port, reach.name), found, self.settings.ssh, self.settings.engine)
+        target = tls.Target(where, reach.port, reach.name, vm.uuid)
+        return tls.connect(target, found, self.settings.ssh, self.settings.engine)
 
 
 def ssh_target(vm: VMRecord, reach: Reach, where: Tuple[str, ...], remembered: Remembered = Remembered()) -> ssh.Target:

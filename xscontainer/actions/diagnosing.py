@@ -78,8 +78,8 @@ def _walk(context: Context, vm: VMRecord, trace: Trace) -> str:
 
         trace.ladder = OVER_TLS
         found = credentials.of_tls(access.sessions, vm, reach)
-        connection = probe.over_tls(tls.Target(where, reach.port, reach.name), found, settings.ssh, settings.engine,
-                                    trace)
+        connection = probe.over_tls(tls.Target(where, reach.port, reach.name, vm.uuid), found, settings.ssh,
+                                    settings.engine, trace)
     else:
         private_key = access.pool_key.private()
         trace.done("key", "the pool's key pair is there")

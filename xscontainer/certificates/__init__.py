@@ -4,12 +4,21 @@ One CA and one client certificate serve the whole pool, a server certificate one
 kept nowhere; the CA's key never leaves XAPI.
 """
 
+import contextlib
+import ipaddress
 import os
 import time
-from typing import Dict, Mapping, NamedTuple, Optional, Sequence
+from typing import Dict, Iterable, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from xscontainer import keys
-from xscontainer.errors import ObjectGone, TLSCredentialsInvalid, TLSCredentialsMissing
+from xscontainer import addresses, keys, reach
+from xscontainer.errors import (
+    AddressRefused,
+    AddressUnknown,
+    ArgumentError,
+    ObjectGone,
+    TLSCredentialsInvalid,
+    TLSCredentialsMissing,
+)
 from xscontainer.vmrecord import VMRecord
 from xscontainer.xapi import pair
 from xscontainer.xapi.pool import PoolRecord
@@ -38,12 +47,39 @@ class Issued(NamedTuple):
         return f"Issued(other_config={self.other_config!r}, ends={self.ends!r})"
 
 
-def issue(session: Session, vm: VMRecord, addresses: Sequence[str], now: Optional[float] = None) -> Issued:
+def names(vm: VMRecord, given: str, forbidden: "Iterable[str]", allow_loopback: bool = False) -> Tuple[str, ...]:
+    """What the certificate for a VM's engine is to be made out to: where it is dialled, and where it may be one day.
+
+    :param given: an address or a name instead of ``xscontainer-address`` in its other_config; may be "".
+    :param forbidden: the addresses of the pool's hosts.
+    :raises ArgumentError: what is set is neither an address nor a name. AddressRefused: it may not be used.
+    :raises AddressUnknown: nothing is set, and the guest tools report nothing that may be used.
+    """
+    chosen = []
+    text = given or vm.other_config.get(keys.ADDRESS, "")
+    if text:
+        try:
+            chosen = [reach.address_or_name(text)]
+        except ValueError as error:
+            raise ArgumentError(f"No certificate can be made: {error}.") from error
+        with contextlib.suppress(ValueError):  # a name is judged when it is dialled
+            ipaddress.ip_address(chosen[0])
+            for address, why in addresses.judge(chosen, forbidden, allow_loopback=allow_loopback).refused:
+                raise AddressRefused(f"{address} of VM {vm.label} may not be used: {why}.")
+    reported = addresses.candidates(vm.networks, forbidden, allow_loopback=allow_loopback).usable
+    found = tuple(dict.fromkeys((*chosen, *reported)))
+    if not found:
+        raise AddressUnknown(f"The guest tools of VM {vm.label} report no IP address that may be used.",
+                             "Check them and the VM's network, or give an address.")
+    return found
+
+
+def issue(session: Session, vm: VMRecord, answers_at: Sequence[str], now: Optional[float] = None) -> Issued:
     """Make a certificate for the engine in a VM; the pool's CA and client certificate too if there are none.
 
     Nothing of the VM is changed: the caller does, as soon as the guest has the files.
 
-    :param addresses: all at which it answers: IPv4, IPv6, names.
+    :param answers_at: what it is made out to, see :func:`names`, beside the VM itself.
     :param now: instead of the clock, seconds since the epoch.
     :raises TLSCredentialsMissing: the pool's secrets are gone. TLSCredentialsInvalid: they hold something else.
     :raises ValueError: no address, or one that is neither an address nor a name.
@@ -54,7 +90,7 @@ def issue(session: Session, vm: VMRecord, addresses: Sequence[str], now: Optiona
     at = time.time() if now is None else now
     pool_ref = session.xenapi.pool.get_all()[0]
     try:
-        ca = pair.kept(session, pool_ref, keys.TLS_CA_SECRET, lambda: making.new_ca("xscontainer CA of the pool", at))
+        ca = pair.kept(session, pool_ref, keys.TLS_CA_SECRET, lambda: making.new_ca(certs.POOL_CA, at))
         signer = making.Pair(ca.certificate, ca.key)
         try:
             making.check(signer, at)
@@ -64,7 +100,7 @@ def issue(session: Session, vm: VMRecord, addresses: Sequence[str], now: Optiona
                            lambda: making.new_client(signer, "xscontainer", at))
     except ObjectGone as error:
         raise TLSCredentialsMissing("A secret with the pool's TLS certificates is gone.", _POOL_HINT) from error
-    server = making.new_server(signer, vm.uuid, addresses, at)
+    server = making.new_server(signer, vm.uuid, answers_at, at, vm.uuid)
     return Issued(
         {keys.MODE: "tls", keys.TLS_CA_CERT: ca.certificate_uuid, keys.TLS_CLIENT_CERT: client.certificate_uuid,
          keys.TLS_CLIENT_KEY: client.key_uuid},

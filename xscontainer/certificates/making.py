@@ -6,14 +6,15 @@ is bound to one purpose: the key of a guest's engine lets nobody in anywhere.
 
 import datetime
 import ipaddress
-from typing import TYPE_CHECKING, NamedTuple, Optional, Sequence
+from typing import TYPE_CHECKING, List, NamedTuple, Optional, Sequence
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from xscontainer.engine.certs import validity
+from xscontainer.engine.certs import validity, vm_name
+from xscontainer.reach import address_or_name
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
@@ -54,15 +55,18 @@ def new_ca(label: str, now: float) -> Pair:
     return _pair(builder.sign(key, hashes.SHA256()), key)
 
 
-def new_server(ca: Pair, label: str, addresses: Sequence[str], now: float) -> Pair:
+def new_server(ca: Pair, label: str, addresses: Sequence[str], now: float, vm: str = "") -> Pair:
     """For an engine that answers at ``addresses`` (IPv4, IPv6, names), for :data:`LEAF_DAYS`.
 
+    :param vm: uuid of the VM that it is in, for which alone the certificate is good then.
     :raises ValueError: there is no address, or one is neither an address nor a name; or ``ca`` is unusable.
     """
     if not addresses:
         raise ValueError("a server's certificate needs an address")
-    names = x509.SubjectAlternativeName([_alternative(address) for address in dict.fromkeys(addresses)])
-    return _leaf(ca, label, ExtendedKeyUsageOID.SERVER_AUTH, now, names)
+    found: List[x509.GeneralName] = [_alternative(address) for address in dict.fromkeys(addresses)]
+    if vm:
+        found.append(x509.UniformResourceIdentifier(vm_name(vm)))
+    return _leaf(ca, label, ExtendedKeyUsageOID.SERVER_AUTH, now, x509.SubjectAlternativeName(found))
 
 
 def new_client(ca: Pair, label: str, now: float) -> Pair:
@@ -116,10 +120,11 @@ def _name(label: str) -> x509.Name:
 
 
 def _alternative(address: str) -> x509.GeneralName:
+    wanted = address_or_name(address)
     try:
-        return x509.IPAddress(ipaddress.ip_address(address))
+        return x509.IPAddress(ipaddress.ip_address(wanted))
     except ValueError:
-        return x509.DNSName(address)
+        return x509.DNSName(wanted)
 
 
 def _pair(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Pair:

@@ -5,7 +5,7 @@ import re
 import ssl
 import tempfile
 import time
-from typing import List, NamedTuple, Optional, Tuple
+from typing import Any, List, Mapping, NamedTuple, Optional, Tuple
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -15,6 +15,9 @@ from xscontainer.errors import TLSCredentialsInvalid
 
 MOST_PEM = 64 * 1024  # characters of one certificate (with its chain) or key
 MEMORY = "/dev/shm"  # a file system that no disk holds
+
+POOL_CA = "xscontainer CA of the pool"  # what the pool's own is called
+_VM = "urn:uuid:"  # begins a name (URI) that binds a certificate to a VM
 
 # What the library raises beside ValueError for a certificate that keeps to no rules.
 _MALFORMED = (x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
@@ -168,6 +171,22 @@ def signer_of(certificate: x509.Certificate, ca: str) -> Optional[Facts]:
         except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
             continue
     return None
+
+
+def vm_name(uuid: str) -> str:
+    """The name in a certificate for the engine of that VM, beside where it answers."""
+    return _VM + uuid
+
+
+def vms_named(shown: "Mapping[str, Any]") -> "Optional[Tuple[str, ...]]":
+    """Uuids of the VMs that a certificate is good for; None: for any that answers where it is made out to.
+
+    :param shown: as ssl's getpeercert gives it, once it was found good.
+    """
+    named = tuple(failures.words(name[len(_VM):]) for kind, name in shown["subjectAltName"]
+                  if kind == "URI" and name.startswith(_VM))
+    ours = (("commonName", POOL_CA),) in shown["issuer"]
+    return named if named or ours else None
 
 
 def day(seconds: float) -> str:

@@ -33,6 +33,8 @@ METHOD = "tls"
 _UNREACHABLE_HINT = ("Check that the engine listens on that port in the VM and that no firewall stands between it and "
                      "this host.")
 _SILENT_HINT = "Check that it is the engine that listens there and that the VM is not overloaded."
+_OTHER_VM_HINT = ("Check that no two VMs report the same address. If this VM is a copy of that one, have certificates "
+                  "made for it ('xscontainer-prepare-vm --mode tls --generate-certs').")
 # OpenSSL's names for "the name is wrong" and "the address is wrong", the only faults of an else good certificate.
 _WRONG_NAME = (62, 64)
 
@@ -42,11 +44,13 @@ class Target(NamedTuple):
 
     :ivar addresses: numeric IPs in order of preference.
     :ivar name: what its certificate must be made out to; "": the address that answers.
+    :ivar vm: uuid of the VM that it is in: a certificate that names VMs, as all of the pool's own CA, must name it.
     """
 
     addresses: Tuple[str, ...]
     port: int
     name: str = ""
+    vm: str = ""
 
 
 class TLSConnection(Connection):
@@ -152,6 +156,7 @@ class TLSConnection(Connection):
             if not shown.get("subjectAltName"):
                 # CPython 3.6 takes a common name instead, which nothing modern does.
                 raise ssl.CertificateError("it names no address")
+            self._check_vm(certs.vms_named(shown), where)
         except BaseException as error:
             (sock or answered).close()
             ours = self._failure(error, where, wanted, deadline)
@@ -161,6 +166,13 @@ class TLSConnection(Connection):
         self.address = address
         self.ends = min(self._own_end, ssl.cert_time_to_seconds(shown["notAfter"]))
         return sock, where
+
+    def _check_vm(self, named: Optional[Tuple[str, ...]], where: str) -> None:
+        """An address is what a guest says it is; the CA's word for which VM it gave a certificate is not."""
+        if named is not None and self._target.vm not in named:
+            raise TLSCertificateInvalid(f"The certificate of the engine at {where} is made out to "
+                                        f"{f'VM {named[0]}' if named else 'no VM'}, and not to this one.",
+                                        _OTHER_VM_HINT)
 
     def _dial(self, deadline: float) -> Tuple[socket.socket, str]:
         # Only the first connection chooses: all streams are to lead to the same engine.

@@ -117,7 +117,7 @@ class Monitor:
             elsewhere = engine is not None and self._engine_of != self._place(vm)
         self.publication.observe(vm)
         if elsewhere and engine is not None:
-            hang_up(engine)
+            engine.hang_up()  # our own thread closes it: who calls has other VMs to tell of
         elif engine is not None and before.networks != vm.networks and addresses.left(
                 vm.networks, engine.connection.address):
             # Or an address that is set, which nobody reports; then it answers.
@@ -142,7 +142,7 @@ class Monitor:
         self._woken.set()
         engine = self._engine
         if engine is not None:
-            hang_up(engine)
+            engine.hang_up()
 
     def join(self, timeout: float) -> bool:
         """Wait for the end; whether it came in time."""

@@ -1,6 +1,8 @@
 """A guest whose messages are not what they should be, where paramiko believes them."""
 
+import contextlib
 import socket
+import struct
 import threading
 import time
 from typing import Any, Callable, Iterator, List
@@ -10,9 +12,10 @@ import pytest
 from paramiko.common import MSG_EXT_INFO, MSG_USERAUTH_FAILURE, MSG_USERAUTH_INFO_REQUEST
 
 from tests.engine.peers import Server
+from tests.waiting import until
 from xscontainer.engine import ssh
 from xscontainer.engine.login import Guest
-from xscontainer.errors import LoginEnded, TransportLost
+from xscontainer.errors import LoginEnded, SSHIncompatible, TransportLost
 from xscontainer.settings import EngineSettings, SSHSettings
 
 pytestmark = pytest.mark.real
@@ -118,3 +121,126 @@ def test_a_text_that_is_none(serve: Callable[[Any], Server], private_key: parami
     with pytest.raises(TransportLost, match="nobody can read"):
         ssh.connect(ssh.Target(("127.0.0.1",), server.port, "core", "/run/docker.sock"), private_key, QUICK,
                     EngineSettings())
+
+
+def _packet(payload: bytes) -> bytes:
+    padding = 4 + -(len(payload) + 9) % 8
+    return struct.pack(">IB", len(payload) + padding + 1, padding) + payload + bytes(padding)
+
+
+def _read_packet(source: Any) -> bytes:
+    length, padding = struct.unpack(">IB", source.read(5))
+    data: bytes = source.read(length - 1)
+    return data[:length - 1 - padding]
+
+
+def _string(text: bytes) -> bytes:
+    return struct.pack(">I", len(text)) + text
+
+
+def _number(number: int) -> bytes:
+    return _string(number.to_bytes(number.bit_length() // 8 + 1, "big", signed=True))
+
+
+@pytest.mark.parametrize("prime", [-(1 << 2000) - 12345, (1 << 8192) - 1], ids=["negative", "8192 bits"])
+def test_a_group_that_is_none(private_key: paramiko.PKey, prime: int) -> None:
+    """With a group of the guest's choice, paramiko would look for a number for ever, or calculate for seconds while
+    all other threads wait."""
+    def serve(peer: socket.socket) -> None:
+        peer.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+        source = peer.makefile("rb")
+        try:
+            source.readline()
+            lists = [b"diffie-hellman-group-exchange-sha256", b"ssh-ed25519", b"aes128-ctr", b"aes128-ctr",
+                     b"hmac-sha2-256", b"hmac-sha2-256", b"none", b"none", b"", b""]
+            peer.sendall(_packet(b"\x14" + bytes(16) + b"".join(map(_string, lists)) + bytes(5)))
+            _read_packet(source)
+            _read_packet(source)
+            peer.sendall(_packet(b"\x1f" + _number(prime) + _number(2)))
+            _read_packet(source)
+            blob = _string(b"ssh-ed25519") + _string(bytes(32))
+            peer.sendall(_packet(b"\x21" + _string(blob) + _number(3) + _string(bytes(83))))
+            _read_packet(source)
+        except struct.error:
+            pass  # we hung up
+        finally:
+            source.close()
+
+    with Server(serve) as server:
+        began, spent = time.monotonic(), time.process_time()
+        with pytest.raises(SSHIncompatible):
+            ssh.connect(ssh.Target(("127.0.0.1",), server.port, "core", ""), private_key, QUICK, EngineSettings())
+        assert time.monotonic() - began < QUICK.banner_timeout
+        until(lambda: not any(isinstance(thread, paramiko.Transport) for thread in threading.enumerate()))
+        # Where a calculation keeps the other threads waiting, that is what it takes of a processor.
+        assert time.process_time() - spent < 0.5
+
+
+class _Welcoming(paramiko.ServerInterface):
+    """Lets everybody in; then ``_after`` has its way with the guest's side of the connection."""
+
+    transport: Any = None
+
+    def __init__(self, after: "Callable[[paramiko.Transport], None]") -> None:
+        self._after = after
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "publickey"
+
+    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+        threading.Thread(target=self._run).start()
+        return paramiko.common.AUTH_SUCCESSFUL
+
+    def _run(self) -> None:
+        while self.transport.is_active() and not self.transport.is_authenticated():
+            time.sleep(0.01)
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            while self.transport.is_active():
+                self._after(self.transport)
+
+
+def _ignore_me(transport: paramiko.Transport) -> None:
+    message = _message(paramiko.common.MSG_IGNORE, "x")
+    transport._send_message(message)
+
+
+def _another_key(transport: paramiko.Transport) -> None:
+    transport.renegotiate_keys()
+
+
+@pytest.mark.parametrize("after, why", [(_ignore_me, "messages"), (_another_key, "keys")], ids=["noise", "keys"])
+def test_who_keeps_us_busy_is_hung_up_on(serve: Callable[[Any], Server], private_key: paramiko.PKey, after: Any,
+                                         why: str) -> None:
+    """A guest that has let us in costs little, whatever it sends."""
+    server = serve(_Welcoming(after))
+    connection = ssh.connect(ssh.Target(("127.0.0.1",), server.port, "core", ""), private_key, QUICK, EngineSettings())
+    try:
+        until(lambda: connection.closed, "it is still connected", 30.0)
+        with pytest.raises(TransportLost, match=f"too many {why}"):
+            connection.open_stream(1.0)
+    finally:
+        connection.close()
+
+
+def test_an_end_waits_for_nothing(serve: Callable[[Any], Server], private_key: paramiko.PKey) -> None:
+    """Whoever serves many VMs hangs up on one of them without waiting for what its connection is at."""
+    server = serve(_Welcoming(lambda transport: time.sleep(0.1)))
+    connection = ssh.connect(ssh.Target(("127.0.0.1",), server.port, "core", ""), private_key, QUICK, EngineSettings())
+    at_it, go_on = threading.Event(), threading.Event()
+
+    def busy() -> None:
+        at_it.set()
+        go_on.wait(10.0)
+
+    connection.transport.packetizer._acknowledge = busy
+    connection.transport._ask_for_life()  # which it answers
+    assert at_it.wait(10.0)
+    try:
+        began = time.monotonic()
+        connection.hang_up()
+        assert time.monotonic() - began < 0.5
+        assert connection.closed
+    finally:
+        go_on.set()
+        connection.close()
+    assert not connection.transport.is_alive()

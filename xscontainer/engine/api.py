@@ -213,6 +213,13 @@ class Engine:
         for client in idle:
             client.close()
 
+    def hang_up(self) -> None:
+        """End it and its connection from any thread, without waiting; whoever owns them still has to close them."""
+        with self._lock:
+            for stream in self._streams:
+                stream.closed = True  # so that whoever reads it takes the end for meant
+        self.connection.hang_up()
+
     # --- how
 
     def _call(self, doing: str, verb: Callable[[EngineClient], Any], container: Optional[str] = None,

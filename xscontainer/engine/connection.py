@@ -93,6 +93,10 @@ class Connection(ABC):
     def close(self) -> None:
         """End it and all its streams, promptly; from any thread; more than once is harmless."""
 
+    def hang_up(self) -> None:
+        """End it, without waiting for anything; whoever owns it still has to close it."""
+        self.close()
+
     @property
     @abstractmethod
     def closed(self) -> bool:

@@ -9,12 +9,19 @@ import time
 from typing import Any, Callable, Optional, Tuple
 
 import paramiko
-from paramiko.common import MSG_EXT_INFO, MSG_USERAUTH_INFO_REQUEST
+from paramiko.common import MSG_EXT_INFO, MSG_KEXINIT, MSG_USERAUTH_INFO_REQUEST
 from paramiko.packet import NeedRekeyException, Packetizer
+
+from xscontainer.pacing import Pacer
 
 # OpenSSH's own bound; a header, MAC and padding come on top.
 MOST_PACKET_BYTES = 256 * 1024 + 1024
 MOST_GREETING_BYTES = 64 * 1024
+
+# What a guest may have us do for nothing: so many at once, and one more each so many seconds. A message that brings
+# a channel no data costs some 50 us, an exchange of keys up to 0.1 s.
+IDLE_MESSAGES, IDLE_INTERVAL = 3000, 1 / 300
+EXCHANGES, EXCHANGE_INTERVAL = 60, 6.0
 
 # Messages with a count of entries: strings before the count, fewest bytes of an entry.
 _COUNTED = {MSG_EXT_INFO: (0, 8), MSG_USERAUTH_INFO_REQUEST: (3, 5)}
@@ -41,6 +48,9 @@ class BoundedPacketizer(Packetizer):
         self.dead_after = 30.0  # seconds without a packet, or of a blocked write, until the peer counts as gone
         self.ask: Callable[[], None] = lambda: None
         self._doubted: Optional[Tuple[float, float]] = None  # since when, and how long it may stay silent
+        self._idle = Pacer(IDLE_MESSAGES, IDLE_INTERVAL)
+        self._exchanges = Pacer(EXCHANGES, EXCHANGE_INTERVAL)
+        self._fed = True  # a channel got data from the last message
 
     # --- handshake: a deadline instead of a timer thread
 
@@ -79,6 +89,7 @@ class BoundedPacketizer(Packetizer):
         self._acknowledge()
         try:
             kind, message = super().read_message()
+            self._check_budget(kind)
             _check_count(kind, message)
         except NeedRekeyException:
             raise
@@ -89,6 +100,22 @@ class BoundedPacketizer(Packetizer):
         if kind == paramiko.common.MSG_DISCONNECT:
             self.ended = "the guest ended it"
         return kind, message
+
+    def fed(self) -> None:
+        """The last message brought a channel data, which somebody waits for: it was not for nothing."""
+        self._fed = True
+
+    def _check_budget(self, kind: int) -> None:
+        """:raises paramiko.SSHException: the peer sends too much that is of no use to anybody."""
+        now = time.monotonic()
+        if not self._fed:
+            self._idle.spend(now)
+        self._fed = False
+        if kind == MSG_KEXINIT:
+            self._exchanges.spend(now)
+        for pacer, what in ((self._idle, "messages"), (self._exchanges, "keys")):
+            if pacer.delay(now) > 0.0:
+                raise paramiko.SSHException(f"the guest sends too many {what}")
 
     def _acknowledge(self) -> None:
         """Acknowledge what came, now: sshd keeps Nagle's algorithm on for channels that are no terminal, so the

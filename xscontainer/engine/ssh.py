@@ -107,6 +107,9 @@ class SSHConnection(Connection):
     def close(self) -> None:
         self._transport.close()
 
+    def hang_up(self) -> None:
+        self._transport.hang_up("it was closed")
+
     def doubt(self, seconds: float) -> None:
         self._transport.packetizer.doubt(seconds)
 

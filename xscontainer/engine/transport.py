@@ -20,6 +20,17 @@ from xscontainer.errors import EngineTimeout
 STREAMLOCAL = "direct-streamlocal@openssh.com"
 WINDOW_BYTES = 1024 * 1024  # what a guest may send on one channel before somebody reads
 
+# Key exchanges in which the guest chooses nothing that we calculate with: a group of its own could keep paramiko busy
+# for ever. Without SHA-1; those of newer releases of paramiko come first.
+KEY_EXCHANGES = (
+    "mlkem768x25519-sha256", "sntrup761x25519-sha512", "sntrup761x25519-sha512@openssh.com",
+    "curve25519-sha256", "curve25519-sha256@libssh.org",
+    "ecdh-sha2-nistp256", "ecdh-sha2-nistp384", "ecdh-sha2-nistp521",
+    "diffie-hellman-group16-sha512", "diffie-hellman-group14-sha256",
+)
+_NO_DATA = 8  # bytes of such a message with no data in it: the channel and the length
+CLOSING = 2.0  # s that the reader has to end, which is woken
+
 _OVERLOADED = "Check that the VM is not overloaded."
 
 Handler = Callable[[paramiko.Channel, paramiko.Message], None]
@@ -34,16 +45,26 @@ def _bounded(feed: Handler) -> Handler:
     return checked
 
 
+def _fed(feed: Handler) -> Handler:
+    def told(channel: paramiko.Channel, message: paramiko.Message) -> None:
+        if len(message.asbytes()) > _NO_DATA:
+            channel.transport.packetizer.fed()
+        feed(channel, message)
+    return told
+
+
 class GuestTransport(paramiko.Transport):
     """One that gives up what a hostile or silent guest would have it keep or wait for."""
 
     _channel_handler_table = dict(paramiko.Transport._channel_handler_table)
-    _channel_handler_table[MSG_CHANNEL_DATA] = _bounded(_channel_handler_table[MSG_CHANNEL_DATA])
+    _channel_handler_table[MSG_CHANNEL_DATA] = _fed(_bounded(_channel_handler_table[MSG_CHANNEL_DATA]))
     _channel_handler_table[MSG_CHANNEL_EXTENDED_DATA] = _bounded(_channel_handler_table[MSG_CHANNEL_EXTENDED_DATA])
 
     def __init__(self, sock: Any) -> None:
         super().__init__(sock, default_window_size=WINDOW_BYTES, packetizer_class=BoundedPacketizer)
         self.packetizer.ask = self._ask_for_life
+        options = self.get_security_options()
+        options.kex = [name for name in KEY_EXCHANGES if name in options.kex]
         self._opening = threading.Lock()
         self._leads_to = ""  # the channel that is being opened, if it is to a socket
 
@@ -142,7 +163,7 @@ class GuestTransport(paramiko.Transport):
         """End it and wait for the reader, which is prompt: it is woken, not waited out."""
         self.hang_up("it was closed")
         if self.is_alive() and self is not threading.current_thread():
-            self.join(5)
+            self.join(CLOSING)
         super().close()
         self.sock.close()
 

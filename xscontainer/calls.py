@@ -77,9 +77,9 @@ def checked(name: str, value: str) -> str:
     return value
 
 
-def shown(text: str) -> str:
-    """What a caller gave us, as it may stand in a log or an error text: ASCII, quoted and short."""
-    return ascii(text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "...")
+def shown(text: str, most: int = LONGEST_SHOWN) -> str:
+    """What a caller gave us, as it may stand in a log or an error text: ASCII, quoted, at most so many characters."""
+    return ascii(text if len(text) <= most else text[:most] + "...")
 
 
 def success(value: str) -> bytes:

@@ -53,6 +53,9 @@ FILLING = 180.0
 # s that a new VM may take: the copy of an image and the guest's own installation.
 CREATING = 700.0
 
+# Of a failure's description, in the log: it ends with what to do.
+LONGEST_LOGGED = 2000
+
 log = logging.getLogger(__name__)
 
 
@@ -171,7 +174,8 @@ def _guarded(argument: bytes, verbs: "Mapping[str, Verb]", work: "Callable[[Call
     except Exception as error:
         description = describe(function, error)
         if isinstance(error, (XSContainerError, UnknownFunction)):
-            log.warning("plugin: %s %s failed: %s", function or "a call", subject, " ".join(map(shown, description)))
+            log.warning("plugin: %s %s failed: %s", function or "a call", subject,
+                        shown(" ".join(description), LONGEST_LOGGED))
         else:
             log.exception("plugin: %s %s failed, which should not happen", function or "a call", subject)
         return failure(description)
@@ -290,6 +294,7 @@ def longest_action(verb: Verb, settings: Settings) -> float:
 def _forward(call: Call, context: Context, host: str) -> bytes:
     """The other host's reply, unchanged.
 
+    :raises XapiError: its failure, with its ``details``.
     :raises VMElsewhere: the call has been handed on too often already.
     """
     if call.hops >= MOST_HOPS:
@@ -297,13 +302,12 @@ def _forward(call: Call, context: Context, host: str) -> bytes:
                           "without finding the one that must serve it: the VM is on the move.")
     try:
         return success(_call_plugin(call, context, host))
-    except ObjectGone as error:
-        if error.details[1:2] == ["host"]:
-            raise VMElsewhere("The host that the VM was on has left the pool.") from error
-        return failure(error.details or error.description())
     except XapiError as error:
+        if isinstance(error, ObjectGone) and error.details[1:2] == ["host"]:
+            raise VMElsewhere("The host that the VM was on has left the pool.") from error
         if error.details:
-            return failure(error.details)
+            # Of no class but this: describe() has words of its own for others.
+            raise XapiError(error.message, details=error.details) from error
         if isinstance(error, XapiUnavailable):
             raise XapiUnavailable(f"The call '{call.function}' went to another host, and no answer came back. "
                                   f"{error.message} What it asked for may have happened.") from error

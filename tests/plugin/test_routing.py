@@ -7,7 +7,7 @@ import pytest
 
 from tests.plugin.pool import PluginPool
 from xscontainer import keys
-from xscontainer.errors import VMElsewhere
+from xscontainer.errors import ContainerNotFound, VMElsewhere
 from xscontainer.plugin import HOPS, RESIDENT, Verb, longest_action
 
 NOBODYS = "4a1b2c3d-0000-4000-8000-123456789abc"
@@ -127,6 +127,24 @@ def test_a_failure_from_another_host_comes_back_unchanged(shared: PluginPool, er
     _, uuid = make_vm(shared, 1)
     direct = shared.failure(shared.hosts[1], "fail", vmuuid=uuid)
     assert shared.failure(shared.hosts[0], "fail", vmuuid=uuid) == direct
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+def test_a_failure_is_logged_as_one_and_whole(
+        shared: PluginPool, caplog: pytest.LogCaptureFixture, asked: int) -> None:
+    def fail(context: Any, vmuuid: str) -> str:
+        raise ContainerNotFound("There is no container of that name in the VM. " * 8, "The last word\nis the next step.")
+
+    for host in shared.hosts:
+        host.verbs["fail"] = Verb(fail, ("vmuuid",), RESIDENT)
+    _, uuid = make_vm(shared, 1)
+    with caplog.at_level("INFO", "xscontainer.plugin"):
+        shared.failure(shared.hosts[asked], "fail", vmuuid=uuid)
+    logged = [record for record in caplog.records if uuid in record.getMessage()]
+    assert [record.levelname for record in logged] == ["WARNING"] * (2 - asked)  # each host that had the call
+    for record in logged:
+        assert "CONTAINER_NOT_FOUND" in record.getMessage() and " took " not in record.getMessage()
+        assert "The last word\\nis the next step." in record.getMessage() and "\n" not in record.getMessage()
 
 
 def test_a_host_without_the_plugin_is_told_as_xapi_tells_it(own: PluginPool) -> None:

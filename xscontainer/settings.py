@@ -45,7 +45,6 @@ class SSHSettings(NamedTuple):
     auth_timeout: float = 10.0
     keepalive: float = 15.0
     dead_after: float = 45.0
-    poll: float = 5.0
 
 
 class EngineSettings(NamedTuple):
@@ -181,7 +180,6 @@ KEYS: Dict[str, Dict[str, Key]] = {
         "auth_timeout": Key(_seconds(0.1, 600), "Deadline for the login."),
         "keepalive": Key(_seconds(0.1, 3600), "A sign of life is asked for after this long a silence."),
         "dead_after": Key(_seconds(0.1, 7200), "A connection that is silent for this long is given up."),
-        "poll": Key(_seconds(0.1, 600), "How often the reader of an idle connection wakes by itself."),
     },
     "engine": {
         "socket": Key(_SOCKET, "The engine's socket inside the guests; others are looked for after it."),

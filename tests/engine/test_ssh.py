@@ -315,7 +315,7 @@ def test_the_end_of_sshd_closes_the_connection(make_sshd: MakeSshd, connect: Con
 def test_a_dead_peer_is_noticed(make_sshd: MakeSshd, connect: Connect, socket_path: str, busy: bool) -> None:
     sshd = make_sshd()
     with Server(_silent, socket_path):
-        connection = connect(sshd, QUICK._replace(poll=0.2, keepalive=0.2, dead_after=1.0))
+        connection = connect(sshd, QUICK._replace(keepalive=0.2, dead_after=1.0))
         stream = connection.open_stream(5)
         # It is alive: its answers to our questions keep it up.
         assert stream.receive(100, 2.0) is None and not connection.closed
@@ -332,8 +332,23 @@ def test_a_dead_peer_is_noticed(make_sshd: MakeSshd, connect: Connect, socket_pa
         assert time.monotonic() - started < 3.0
 
 
+def test_a_guest_in_doubt_is_asked_at_once(make_sshd: MakeSshd, connect: Connect) -> None:
+    """Its connection sleeps for longer than anybody would wait."""
+    sshd = make_sshd()
+    connection = connect(sshd)
+    for _ in range(3):
+        connection.doubt(0.5)
+        time.sleep(0.3)
+    time.sleep(0.8)
+    assert not connection.closed
+    sshd.freeze()
+    connection.doubt(0.5)
+    assert until(lambda: connection.closed, seconds=3) < 1.5
+    assert "reports another address" in connection.transport.packetizer.ended
+
+
 def test_an_idle_connection_sleeps(make_sshd: MakeSshd, connect: Connect) -> None:
-    connection = connect(make_sshd(), QUICK._replace(poll=1.0))
+    connection = connect(make_sshd(), QUICK._replace(keepalive=1.0))
     waits: List[float] = []
     sock = connection.transport.sock
     check = connection.transport.packetizer._check_keepalive

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.real
 
 STALE_AFTER = 1.0
 COMES_BACK = 3.0  # seconds after which everything is right again, once it can be
-CONF = (f"[ssh]\nkeepalive = 0.5\ndead_after = 1.5\npoll = 0.2\nbanner_timeout = 1.5\nauth_timeout = 1.5\n"
+CONF = (f"[ssh]\nkeepalive = 0.5\ndead_after = 1.5\nbanner_timeout = 1.5\nauth_timeout = 1.5\n"
         f"[publish]\nstale_after = {STALE_AFTER}\n")
 
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.real
 
 COMES_BACK = 3.0  # seconds after which everything is right again, once it can be
 IN_A_FILE = 1.5  # podman looks four times a second into the file that keeps its events; and that twice
-CONF = "[ssh]\npoll = 0.5\n[publish]\nstale_after = 2\n"
+CONF = "[publish]\nstale_after = 2\n"
 
 
 @pytest.fixture(scope="module")

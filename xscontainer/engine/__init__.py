@@ -6,7 +6,8 @@
       dial       one TCP connection of several candidates
       hostkeys   pins and how they are compared
       transport  paramiko's transport with streamlocal channels and bounds
-      packets      its wire: poll, keepalive, dead peer, largest packet
+      packets      its wire: keepalive, dead peer, largest packet
+      doubt      whether a guest that may have moved is still there
       sockets    where the engine's socket may be
       tunnel     a byte stream to the engine's socket, or why there is none
       channel      that stream: deadlines, a budget of bytes

@@ -47,7 +47,6 @@ class BoundedPacketizer(Packetizer):
         self.keepalive = 0.0  # seconds of silence after which to ask for a sign of life; 0: never
         self.dead_after = 30.0  # seconds without a packet, or of a blocked write, until the peer counts as gone
         self.ask: Callable[[], None] = lambda: None
-        self._doubted: Optional[Tuple[float, float]] = None  # since when, and how long it may stay silent
         self._idle = Pacer(IDLE_MESSAGES, IDLE_INTERVAL)
         self._exchanges = Pacer(EXCHANGES, EXCHANGE_INTERVAL)
         self._fed = True  # a channel got data from the last message
@@ -127,35 +126,17 @@ class BoundedPacketizer(Packetizer):
                 pass  # no TCP, or ended: reading will tell
 
     def _check_keepalive(self) -> None:
-        """Called by read_all each time the socket had nothing for one poll."""
+        """Called by read_all each time the socket had nothing for as long as its timeout."""
         if not self.keepalive:
             return
         now = time.monotonic()
-        self._check_doubt(now)
-        if now - self.heard > self.dead_after:
+        # The socket's timeout divides both, and must not fall short of them by its rounding.
+        if now - self.heard >= self.dead_after * 0.99:
             self.ended = f"no sign of life for {self.dead_after:g} s"
             raise EOFError()
         if now - max(self.heard, self._spoken) >= self.keepalive * 0.99:
             self._spoken = now
             self.ask()
-
-    def doubt(self, seconds: float) -> None:
-        """The peer may be gone: ask it, at the next poll, and end if it says nothing within ``seconds`` then."""
-        self._doubted = (time.monotonic(), seconds)
-
-    def _check_doubt(self, now: float) -> None:
-        doubted = self._doubted
-        if doubted is None or self.heard > doubted[0]:
-            self._doubted = None
-            return
-        since, seconds = doubted
-        if self._spoken < since:
-            self._doubted = (now, seconds)
-            self._spoken = now
-            self.ask()
-        elif now - since > seconds:
-            self.ended = f"no sign of life for {seconds:g} s, and the VM reports another address"
-            raise EOFError()
 
     # --- writing
 

@@ -12,6 +12,7 @@ from xscontainer.engine import failures, hostkeys, sockets, tunnel
 from xscontainer.engine.channel import ChannelStream
 from xscontainer.engine.connection import Connection
 from xscontainer.engine.dial import dial
+from xscontainer.engine.doubt import Doubt
 from xscontainer.engine.keypair import KeyPair, load_private_key, new_key_pair, public_line
 from xscontainer.engine.transport import GuestTransport
 from xscontainer.errors import (
@@ -71,6 +72,7 @@ class SSHConnection(Connection):
         self.address = address
         self.host_key = host_key
         self._transport = transport
+        self._doubt = Doubt(transport)
         self._target = target
         places = sockets.places(target.socket, target.kind, engine.socket)
         self._tunnel = tunnel.Tunnel(transport, places, target.method, target.last_socket)
@@ -106,12 +108,13 @@ class SSHConnection(Connection):
 
     def close(self) -> None:
         self._transport.close()
+        self._doubt.close()
 
     def hang_up(self) -> None:
         self._transport.hang_up("it was closed")
 
     def doubt(self, seconds: float) -> None:
-        self._transport.packetizer.doubt(seconds)
+        self._doubt.begin(seconds)
 
     @property
     def closed(self) -> bool:
@@ -150,7 +153,7 @@ def connect(target: Target, private_key: paramiko.PKey, ssh: SSHSettings, engine
             log_in(met.transport, target.user, private_key, _within(ssh.auth_timeout, deadline), met.where)
         tell(LOGIN, target.user)
         connection = SSHConnection(met.transport, target, met.address, met.host_key, engine)
-        met.transport.watch(ssh.poll, ssh.keepalive, ssh.dead_after)
+        met.transport.watch(ssh.keepalive, ssh.dead_after)
         return connection
     except BaseException:
         met.transport.close()

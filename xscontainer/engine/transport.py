@@ -146,13 +146,13 @@ class GuestTransport(paramiko.Transport):
         message.add_boolean(True)
         self._send_message(message)
 
-    def watch(self, poll: float, keepalive: float, dead_after: float) -> None:
-        """From now on: wake every ``poll`` s at most, ask after ``keepalive``, give up after ``dead_after``."""
+    def watch(self, keepalive: float, dead_after: float) -> None:
+        """From now on: ask after ``keepalive`` s of silence, give up after ``dead_after``; sleep in between."""
         self.packetizer.finish_handshakes()
         self.packetizer.heard = time.monotonic()
         self.packetizer.dead_after = dead_after
         self.packetizer.keepalive = keepalive
-        self.sock.settimeout(min(poll, keepalive, dead_after / 3))
+        self.sock.settimeout(min(keepalive, dead_after / 3))
 
     def hang_up(self, why: str) -> None:
         """End it from any thread, without waiting for the reader."""

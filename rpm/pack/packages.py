@@ -5,7 +5,7 @@ import shutil
 from typing import Dict, Mapping
 
 from rpm.pack.payload import ROOT
-from rpm.pack.release import EPOCH, RELEASE, Release
+from rpm.pack.release import EPOCH, Release
 from rpm.pack.tools import environment, run
 
 SPECS = os.path.join(ROOT, "rpm", "spec")
@@ -34,7 +34,8 @@ def build(name: str, release: Release, stage: str, scratch: str, output: str, mo
     """
     top = os.path.join(scratch, "rpmbuild-" + name)
     macros: Dict[str, str] = dict(MACROS, _topdir=top, _dbpath=os.path.join(top, "db"))
-    macros.update(pack_version=release.version, pack_release=RELEASE, pack_epoch=EPOCH, pack_stage=stage or "none")
+    macros.update(pack_version=release.version, pack_release=release.release, pack_epoch=EPOCH,
+                  pack_python=release.target.python, pack_stage=stage or "none")
     macros.update({"pack_" + key: value for key, value in more.items()})
     command = ["rpmbuild", "-bb", "--quiet", "--target", "noarch" if "arch" not in more else more["arch"]]
     for key, value in sorted(macros.items()):

@@ -5,7 +5,6 @@ import uuid
 from typing import List, NamedTuple, Optional
 
 LABEL = "xscontainer"
-RELEASE = "1"
 # Ours follows a package of the same name whose version we cannot know.
 EPOCH = "1"
 TEMPLATES = "xscontainer-guest-templates"
@@ -53,9 +52,14 @@ class Release(NamedTuple):
     epoch_seconds: int
 
     @property
+    def release(self) -> str:
+        """RPM's; with the target in it, for packs of two targets must not pass for one another."""
+        return f"1.{self.target.tag}"
+
+    @property
     def uuid(self) -> str:
         """A rebuild keeps it, another version or target has another one."""
-        return str(uuid.uuid5(NAMESPACE, f"{LABEL} {self.version}-{RELEASE} {self.target.tag}"))
+        return str(uuid.uuid5(NAMESPACE, f"{LABEL} {self.version}-{self.release}"))
 
     @property
     def name(self) -> str:

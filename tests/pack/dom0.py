@@ -41,6 +41,7 @@ BuildArch: noarch
 AutoReqProv: no
 Provides: product-version = 8.3.0
 Provides: platform-version = {platform_version}
+Provides: python(abi) = {python}
 Provides: /usr/bin/python3 /bin/sh systemd python3 libgcc glibc
 %description
 %files
@@ -107,14 +108,15 @@ class Dom0:
     """A context manager.
 
     :param python: prefix of a CPython; None: without one, for what no program runs in.
-    :param version: of that CPython.
+    :param version: of that CPython, or what RPM believes that there is.
     """
 
     def __init__(self, python: Optional[str], platform_version: str = "3.4.0", version: str = "3.6") -> None:
         need(os.geteuid() == 0, "root, for chroot")
         for program, package in (("dnf", "dnf"), ("createrepo_c", "createrepo-c"), ("chroot", "coreutils")):
             need_program(program, package)
-        self._python, self._platform_version, self._name = python, platform_version, "python" + version
+        self._python, self._platform_version = python, platform_version
+        self._version, self._name = version, "python" + version
 
     def __enter__(self) -> "Dom0":
         self.root = Path(tempfile.mkdtemp(prefix="xd"))
@@ -151,7 +153,7 @@ class Dom0:
         systemctl = stage / "usr/bin/systemctl"
         systemctl.write_text(SYSTEMCTL)
         systemctl.chmod(0o755)
-        build_rpm(STUB.format(platform_version=self._platform_version), stage, repository)
+        build_rpm(STUB.format(platform_version=self._platform_version, python=self._version), stage, repository)
         subprocess.run(["createrepo_c", "-q", str(repository)], check=True, timeout=60)
         self.dnf("install", "stub-dom0", conf=f"[main]\nreposdir=/dev/null\n[stub]\nname=stub\nbaseurl=file://{repository}\n"
                                               "gpgcheck=0\n")
@@ -224,6 +226,10 @@ class Dom0:
     def apply(self, tree: str, key: str, check: bool = True) -> str:
         """As XAPI does: everything of the group update."""
         return self.dnf("install", "@update", conf=YUM_CONF.format(tree=tree, key=key), check=check)
+
+    def install_alone(self, tree: str, key: str, check: bool = True) -> str:
+        """The payload, without what XAPI asks for."""
+        return self.dnf("install", "xscontainer", conf=YUM_CONF.format(tree=tree, key=key), check=check)
 
     def enable_second_way(self, repo_file: str, tree: str, key: str) -> None:
         """As an admin does: the sample .repo file into its place, with the places of tree and key in it."""

@@ -78,9 +78,10 @@ def test_iso_holds_what_xapi_looks_for_and_nothing_else(packs: Packs, tmp_path: 
         "/update.xml", "/update.xml.asc", "/repodata", "/repodata/repomd.xml", "/repodata/repomd.xml.asc",
         "/repodata/primary.xml.gz", "/repodata/filelists.xml.gz", "/repodata/other.xml.gz", "/repodata/comps.xml",
         "/repodata/comps.xml.gz", "/Packages",
-        f"/Packages/xscontainer-{version}-1.x86_64.rpm",
-        f"/Packages/xscontainer-guest-templates-{version}-1.noarch.rpm",
-        f"/Packages/control-xscontainer-{version}-1.noarch.rpm", f"/Packages/update-xscontainer-{version}-1.noarch.rpm",
+        f"/Packages/xscontainer-{version}-1.cp36.x86_64.rpm",
+        f"/Packages/xscontainer-guest-templates-{version}-1.cp36.noarch.rpm",
+        f"/Packages/control-xscontainer-{version}-1.cp36.noarch.rpm",
+        f"/Packages/update-xscontainer-{version}-1.cp36.noarch.rpm",
     }
     run("xorriso", "-osirrox", "on", "-indev", packs.current.iso, "-extract", "/", str(tmp_path / "out"), check=True)
     for name in rest - {"/repodata", "/Packages"}:
@@ -125,10 +126,12 @@ def test_the_uuid_is_kept_by_a_rebuild_and_new_for_a_version_or_target(packs: Pa
 def test_helper_packages_provide_require_and_register(packs: Packs) -> None:
     control, update = rpm_files(packs.current, "control-" + LABEL), rpm_files(packs.current, "update-" + LABEL)
     assert "platform-version = 3.4.0" in query(control, "--requires")
+    for path in (control, rpm_files(packs.current, LABEL)):
+        assert "python(abi) = 3.6" in query(path, "--requires")
     assert query(control, "--list").strip() in ("", "(contains no files)")
     assert query(update, "--list").strip() in ("", "(contains no files)")
     assert packs.current.release.uuid in query(update, "--provides").split()
-    assert f"xscontainer >= 1:{__version__}-1" in query(update, "--requires")
+    assert f"xscontainer >= 1:{__version__}-1.cp36" in query(update, "--requires")
     text = Path(packs.current.tree, "update.xml").read_text().strip()
     assert text in query(update, "--scripts")
 

@@ -1,14 +1,16 @@
 """Other ways into a dom0 and out of it: a .repo file, XAPI's own removal, other interpreters."""
 
+import functools
 import os
 import subprocess
 import xmlrpc.client
 from pathlib import Path
+from typing import Callable, Iterator
 
 import pytest
 
 from rpm.pack import signing
-from rpm.pack.__main__ import build
+from rpm.pack.__main__ import Built, build
 from rpm.pack.payload import ROOT
 from rpm.pack.release import TARGETS, Release
 from tests.pack.conftest import Packs, python_of
@@ -55,13 +57,39 @@ def test_the_second_way_by_a_repo_file_that_is_not_enabled(dom0: Dom0, packs: Pa
     assert dom0.path("var/update/applied/" + packs.current.release.uuid).exists()
 
 
+@pytest.fixture(scope="module")
+def newer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Built]]:
+    """The pack for a newer interpreter, built once."""
+    with signing.signer(None) as signer:
+        @functools.lru_cache(maxsize=None)
+        def made(version: str) -> Built:
+            release = Release(__version__, TARGETS[version], "none", signer.key_file, EPOCH_SECONDS)
+            return build(release, signer, str(tmp_path_factory.mktemp("newer")), os.path.join(ROOT, "build", "wheels"))
+
+        yield made
+
+
+def test_a_pack_for_another_interpreter_is_refused_and_then_the_right_one_taken(
+        dom0: Dom0, packs: Packs, newer: "Callable[[str], Built]") -> None:
+    wrong = newer("3.11")
+    for step in (dom0.precheck, dom0.install_alone, dom0.apply):
+        assert "python(abi) = 3.11" in step(wrong.tree, wrong.key, check=False)
+        assert dom0.installed() == []
+    dom0.precheck(packs.current.tree, packs.current.key)
+    dom0.apply(packs.current.tree, packs.current.key)
+    assert dom0.run("/usr/bin/xscontainer", "--version").stdout.decode().strip() == __version__
+
+
+def test_packs_of_one_version_for_two_interpreters_are_two_packages(packs: Packs) -> None:
+    # Else a package manager takes one for the other, and has nothing to do.
+    names = [path.name for path in Path(packs.current.tree, "Packages").iterdir()]
+    assert len(names) == 4 and all(f"-{__version__}-1.cp36." in name for name in names)
+
+
 @pytest.mark.parametrize("version", ["3.11", "3.12"])
 def test_packs_for_newer_interpreters_run_in_a_dom0_that_has_them(
-        version: str, packs: Packs, tmp_path: Path) -> None:
-    prefix = python_of(version)
-    with signing.signer(None) as signer:
-        release = Release(__version__, TARGETS[version], "none", signer.key_file, EPOCH_SECONDS)
-        built = build(release, signer, str(tmp_path), os.path.join(ROOT, "build", "wheels"))
+        version: str, newer: "Callable[[str], Built]") -> None:
+    prefix, built = python_of(version), newer(version)
     with Dom0(prefix, version=version) as made:
         made.precheck(built.tree, built.key)
         made.apply(built.tree, built.key)

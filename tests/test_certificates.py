@@ -1,4 +1,4 @@
-"""Certificates: what is made, who takes it, where it is kept, and when it is due."""
+"""Certificates: what is made, who takes it, and where it is kept."""
 
 import os
 import ssl
@@ -19,14 +19,12 @@ from xscontainer.errors import (
     AddressRefused,
     AddressUnknown,
     ArgumentError,
-    ObjectGone,
     TLSCredentialsInvalid,
     TLSCredentialsMissing,
 )
 from xscontainer.simulator.xapi import Pool
 from xscontainer.vmrecord import VMRecord
 from xscontainer.xapi import pair
-from xscontainer.xapi import pool as xapi_pool
 from xscontainer.xapi import vm as xapi_vm
 from xscontainer.xapi.session import Session
 
@@ -121,11 +119,6 @@ def test_the_ssl_module_takes_them(ca: making.Pair) -> None:
     client = making.new_client(ca, "x", NOW)
     context = certs.client_context(certs.Credentials(ca.certificate, client.certificate, client.key))
     assert context.verify_mode == ssl.CERT_REQUIRED
-
-
-@pytest.mark.parametrize("left, due", [(31 * DAY, False), (30 * DAY, False), (30 * DAY - 1, True), (-DAY, True)])
-def test_when_a_successor_is_due(left: float, due: bool) -> None:
-    assert certificates.renewal_due(NOW + left, NOW) is due
 
 
 # --- where it is kept
@@ -257,23 +250,6 @@ def test_a_ca_that_is_none(pool: Pool, session: Session) -> None:
     with pytest.raises(TLSCredentialsInvalid) as caught:
         certificates.issue(session, vm(pool, session), ["10.0.0.5"], NOW)
     assert "no key" not in str(caught.value)
-
-
-def test_the_client_is_renewed_in_time_for_all(pool: Pool, session: Session) -> None:
-    assert not certificates.renew_client(session, xapi_pool.record(session), NOW)
-    issued = certificates.issue(session, vm(pool, session), ["10.0.0.5"], NOW)
-    old = pair.read(session, issued.other_config[keys.TLS_CLIENT_KEY])
-    assert not certificates.renew_client(session, xapi_pool.record(session), NOW + 794 * DAY)
-    assert pair.read(session, old.key_uuid) == old
-    assert certificates.renew_client(session, xapi_pool.record(session), NOW + 796 * DAY)
-    new = pair.read(session, old.key_uuid)
-    assert new.certificate_uuid == old.certificate_uuid and new.key != old.key
-    certs.client_context(certs.Credentials(secret(session, issued.other_config[keys.TLS_CA_CERT]),
-                                           new.certificate, new.key))
-    assert certs.validity(certs.load(new.certificate))[1] == NOW + (796 + 825) * DAY
-    session.xenapi.secret.destroy(session.xenapi.secret.get_by_uuid(new.key_uuid))
-    with pytest.raises(ObjectGone):
-        certificates.renew_client(session, xapi_pool.record(session), NOW)
 
 
 # --- what the guest gets

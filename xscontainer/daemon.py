@@ -18,8 +18,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, List, Optional
 
-from xscontainer import __version__, certificates, plugin, settings, systemd
+from xscontainer import __version__, plugin, settings, systemd
 from xscontainer.access import Access, expiry, login, read_facts, session_pool
+from xscontainer.certificates import renewal
 from xscontainer.context import DaemonContext
 from xscontainer.errors import SettingsError, XSContainerError
 from xscontainer.monitor import Monitor, Opener
@@ -172,16 +173,16 @@ class Daemon:
         self._access.update(facts)
         self._host.ref, self._host.is_coordinator = facts.this_host, facts.is_coordinator
         if facts.is_coordinator:
-            self._renew_client(session, facts.pool)
+            self._renew(session, facts.pool)
 
     @staticmethod
-    def _renew_client(session: Session, pool: PoolRecord) -> None:
+    def _renew(session: Session, pool: PoolRecord) -> None:
         """Each time that all is read anew, which is often enough."""
         try:
-            if certificates.renew_client(session, pool):
-                log.info("the pool has a new client certificate for engines that are reached over TLS")
+            for what in renewal.renew(session, pool):
+                log.info("the pool has a new %s for engines that are reached over TLS", what)
         except XSContainerError as exc:
-            log.warning("the pool's client certificate was not renewed: %s", exc)
+            log.warning("the pool's TLS certificates were not renewed: %s", exc)
 
     def _deliver(self, batch: Batch) -> None:
         if batch.pool:

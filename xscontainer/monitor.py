@@ -12,7 +12,7 @@ from typing import Callable, Dict, NamedTuple, Optional, Tuple
 
 from xscontainer import addresses, keys, xmlform
 from xscontainer.access import hang_up, remembered_of
-from xscontainer.certificates import renewal_due
+from xscontainer.certificates import renewal
 from xscontainer.engine.api import Engine
 from xscontainer.engine.events import EventStream
 from xscontainer.errors import (
@@ -304,7 +304,7 @@ class Monitor:
         self._look_at_end(engine.connection.ends)
 
     def _look_at_end(self, ends: Optional[float]) -> None:
-        if ends is not None and renewal_due(ends, time.time()):
+        if ends is not None and renewal.due(ends, time.time()):
             try:
                 self._opener.ending(self._vm, ends)
             except XapiError as exc:

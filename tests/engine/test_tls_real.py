@@ -18,7 +18,7 @@ from xscontainer.errors import (
     XSContainerError,
 )
 from xscontainer.simulator.engines.real import RealEngine
-from xscontainer.simulator.guests.tls import free_port
+from xscontainer.simulator.guests.tls import Certificates, free_port
 
 pytestmark = pytest.mark.real
 
@@ -137,3 +137,14 @@ def _inspect(engine: api.Engine, container: str) -> str:
         return str(engine.inspect(container)["Id"])
     except XSContainerError as error:
         return str(error)
+
+
+def test_two_cas_of_one_name(tmp_path_factory: Any) -> None:
+    """As while the pool's CA is replaced: clients of either are let in, and servers of either believed."""
+    older, newer = Authority.new("a CA"), Authority.new("a CA")
+    both = newer.ca.certificate + older.ca.certificate
+    for server in (older.server, newer.server):
+        given = Certificates(both, server.certificate, server.key)
+        with running(tls_peers.dockerd(str(tmp_path_factory.mktemp("docker")), given)) as engine:
+            for client in (older.client, newer.client):
+                connect(certs.Credentials(both, client.certificate, client.key), engine.tls_port).close()

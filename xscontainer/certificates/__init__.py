@@ -1,7 +1,7 @@
 """Certificates for engines that are reached over TLS: made here, kept in XAPI secrets, handed to the guest on a CD.
 
 One CA and one client certificate serve the whole pool, a server certificate one VM. Its key leaves for the guest and is
-kept nowhere; the CA's key never leaves XAPI.
+kept nowhere; the CA's key never leaves XAPI. :mod:`.renewal` gives the pool their successors.
 """
 
 import contextlib
@@ -21,11 +21,11 @@ from xscontainer.errors import (
 )
 from xscontainer.vmrecord import VMRecord
 from xscontainer.xapi import pair
-from xscontainer.xapi.pool import PoolRecord
 from xscontainer.xapi.session import Session
 
 LABEL = "XSCONTAINER"  # of the medium
-RENEW_BEFORE = 30 * 86400.0  # seconds before the end of a certificate that a new one is due
+POOL_HINT = (f"Remove {keys.TLS_CA_SECRET} and {keys.TLS_CLIENT_SECRET} from the pool's other_config, and have "
+             "certificates made anew for each VM that is reached over TLS.")
 
 # What stands on the medium beside the certificates, in the directory guest-config.
 _SCRIPTS = {"enable-tls.sh": "linux/enable-tls.sh", "enable-tls.ps1": "windows/enable-tls.ps1",
@@ -91,15 +91,15 @@ def issue(session: Session, vm: VMRecord, answers_at: Sequence[str], now: Option
     pool_ref = session.xenapi.pool.get_all()[0]
     try:
         ca = pair.kept(session, pool_ref, keys.TLS_CA_SECRET, lambda: making.new_ca(certs.POOL_CA, at))
-        signer = making.Pair(ca.certificate, ca.key)
         try:
+            signer = making.signer(ca.certificate, ca.key)
             making.check(signer, at)
         except ValueError as error:
-            raise TLSCredentialsInvalid(f"The pool's CA is unusable: {error}.", _POOL_HINT) from error
+            raise TLSCredentialsInvalid(f"The pool's CA is unusable: {error}.", POOL_HINT) from error
         client = pair.kept(session, pool_ref, keys.TLS_CLIENT_SECRET,
-                           lambda: making.new_client(signer, "xscontainer", at))
+                           lambda: making.new_client(signer, making.CLIENT, at))
     except ObjectGone as error:
-        raise TLSCredentialsMissing("A secret with the pool's TLS certificates is gone.", _POOL_HINT) from error
+        raise TLSCredentialsMissing("A secret with the pool's TLS certificates is gone.", POOL_HINT) from error
     server = making.new_server(signer, vm.uuid, answers_at, at, vm.uuid)
     return Issued(
         {keys.MODE: "tls", keys.TLS_CA_CERT: ca.certificate_uuid, keys.TLS_CLIENT_CERT: client.certificate_uuid,
@@ -107,10 +107,6 @@ def issue(session: Session, vm: VMRecord, answers_at: Sequence[str], now: Option
         {"ca.pem": ca.certificate.encode("ascii"), "server-cert.pem": server.certificate.encode("ascii"),
          "server-key.pem": server.key.encode("ascii")},
         certs.validity(certs.load(server.certificate))[1])
-
-
-_POOL_HINT = (f"Remove {keys.TLS_CA_SECRET} and {keys.TLS_CLIENT_SECRET} from the pool's other_config, and have "
-              "certificates made anew for each VM that is reached over TLS.")
 
 
 def scripts(directory: str) -> Dict[str, bytes]:
@@ -124,34 +120,3 @@ def scripts(directory: str) -> Dict[str, bytes]:
         with open(os.path.join(directory, path), "rb") as source:
             found[name] = source.read()
     return found
-
-
-def renewal_due(ends: float, now: float) -> bool:
-    """Whether a certificate that ends then needs a successor by now; both seconds since the epoch."""
-    return ends - now < RENEW_BEFORE
-
-
-def renew_client(session: Session, pool: PoolRecord, now: Optional[float] = None) -> bool:
-    """Give the pool a new client certificate in time, for all VMs at once; whether that was due.
-
-    :raises ObjectGone, TLSCredentialsInvalid: what the pool has is incomplete or unusable.
-    """
-    uuid, ca_uuid = (pool.other_config.get(key, "") for key in (keys.TLS_CLIENT_SECRET, keys.TLS_CA_SECRET))
-    if not uuid or not ca_uuid:
-        return False
-    from xscontainer.certificates import making
-    from xscontainer.engine import certs
-
-    at = time.time() if now is None else now
-    old = pair.read(session, uuid)
-    try:
-        if not renewal_due(certs.validity(certs.load(old.certificate))[1], at):
-            return False
-        ca = pair.read(session, ca_uuid)
-        signer = making.Pair(ca.certificate, ca.key)
-        making.check(signer, at)
-        new = making.new_client(signer, "xscontainer", at)
-    except ValueError as error:
-        raise TLSCredentialsInvalid(f"The pool's TLS certificates are unusable: {error}.", _POOL_HINT) from error
-    pair.replace(session, old, new.certificate, new.key)
-    return True

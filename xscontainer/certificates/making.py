@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from xscontainer.engine.certs import validity, vm_name
+from xscontainer.engine.certs import each, validity, vm_name
 from xscontainer.reach import address_or_name
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CA_DAYS = 3650
 LEAF_DAYS = 825
+CLIENT = "xscontainer"  # what the pool's client certificate is called
 # Clocks of guests differ, and a certificate is used as soon as it is made.
 BEGINS_BEFORE = datetime.timedelta(days=1)
 
@@ -69,12 +70,29 @@ def new_server(ca: Pair, label: str, addresses: Sequence[str], now: float, vm: s
     return _leaf(ca, label, ExtendedKeyUsageOID.SERVER_AUTH, now, x509.SubjectAlternativeName(found))
 
 
-def new_client(ca: Pair, label: str, now: float) -> Pair:
-    """For ourselves, for :data:`LEAF_DAYS`.
+def new_client(ca: Pair, label: str, now: float, days: int = LEAF_DAYS) -> Pair:
+    """For ourselves.
 
     :raises ValueError: ``ca`` is unusable.
     """
-    return _leaf(ca, label, ExtendedKeyUsageOID.CLIENT_AUTH, now, None)
+    return _leaf(ca, label, ExtendedKeyUsageOID.CLIENT_AUTH, now, None, days)
+
+
+def signer(certificates: str, key: str) -> Pair:
+    """The certificate that this key belongs to, of several (PEM), with it.
+
+    :raises ValueError: there is none, or the key can not sign.
+    """
+    failure = ValueError("there is no certificate")
+    for certificate in each(certificates):
+        found = Pair(certificate + "\n", key)
+        try:
+            _load(found)
+        except ValueError as error:
+            failure = error
+        else:
+            return found
+    raise failure
 
 
 def check(ca: Pair, now: float) -> None:
@@ -84,11 +102,11 @@ def check(ca: Pair, now: float) -> None:
 
 
 def _leaf(ca: Pair, label: str, purpose: x509.ObjectIdentifier, now: float,
-          names: Optional[x509.SubjectAlternativeName]) -> Pair:
+          names: Optional[x509.SubjectAlternativeName], days: int = LEAF_DAYS) -> Pair:
     signer = _load(ca)
     key = ec.generate_private_key(ec.SECP256R1())
     left = int((validity(signer.certificate)[1] - now) // 86400)
-    builder = _builder(_name(label), signer.certificate.subject, key, now, min(LEAF_DAYS, left))
+    builder = _builder(_name(label), signer.certificate.subject, key, now, min(days, left))
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(_usage(signs=False), critical=True)
     builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)

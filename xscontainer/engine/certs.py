@@ -163,7 +163,7 @@ def fault(shown: Facts, signer: Optional[Facts], wanted: str, wrong_name: bool, 
 
 def signer_of(certificate: x509.Certificate, ca: str) -> Optional[Facts]:
     """The certificate in ``ca`` (PEM) whose key signed this one, if one did."""
-    for block in re.findall(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", ca, re.DOTALL):
+    for block in each(ca):
         try:
             authority = load(block)
             certificate.verify_directly_issued_by(authority)
@@ -187,6 +187,11 @@ def vms_named(shown: "Mapping[str, Any]") -> "Optional[Tuple[str, ...]]":
                   if kind == "URI" and name.startswith(_VM))
     ours = (("commonName", POOL_CA),) in shown["issuer"]
     return named if named or ours else None
+
+
+def each(pem: str) -> List[str]:
+    """The certificates in there, one by one."""
+    return re.findall(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", pem, re.DOTALL)
 
 
 def day(seconds: float) -> str:

@@ -113,7 +113,7 @@ def test_a_config_drive_is_written_and_read_back(cloud: Cloud, tmp_path: Path) -
     assert default.out.encode() == (ROOT / "guest-config" / "cloud-config" / "ubuntu.yaml").read_bytes()
     text = "#cloud-config\nhostname: %XSVMNAMETOHOSTNAME%\n# \u00e9 %BR %\n"
     written = run(cloud, "drive", "write", "web", "-", "--sr", "Local storage on host2", stdin=text)
-    assert written.code == 0, written
+    assert written.code == 0 and "when it starts next" in written.out, written
     shown = run(cloud, "drive", "show", cloud.uuid("VM", vm), host=1)
     assert (shown.code, shown.out) == (0, text)
     (tmp_path / "file").write_text("#!/bin/sh\n")

@@ -130,7 +130,7 @@ def test_a_broken_connection_is_no_success(pool: Pool, session: Session, kind: s
 
 
 def test_disks_are_attached_and_detached(pool: Pool, session: Session) -> None:
-    vm = pool.create_vm("a", host=pool.coordinator)
+    vm = pool.create_vm("a", host=pool.coordinator, domain_type="pv")
     first, second = new_disk(pool, session), new_disk(pool, session)
     pool.add_drive(vm, first, userdevice="0")
     device = disk.free_device(session, vm)
@@ -159,7 +159,7 @@ def test_a_first_disk_leaves_the_place_to_boot_from_free(pool: Pool, session: Se
 
 
 def test_a_disk_that_cannot_be_plugged_leaves_no_drive(pool: Pool, session: Session) -> None:
-    vm = pool.create_vm("a", host=pool.coordinator)
+    vm = pool.create_vm("a", host=pool.coordinator, domain_type="pv")
     vdi = new_disk(pool, session, "Local storage on " + pool.hosts[1].name_label)
     with pytest.raises(XapiError) as caught:
         disk.attach(session, vm, vdi, "1", read_only=True, running=True)

@@ -69,8 +69,16 @@ def _write(options: argparse.Namespace, settings: Settings) -> int:
         vm, sr = finding.vm(session, options.vm), finding.storage(session, options.sr)
         vdi = progress.call(session, settings, "create_config_drive", {
             "vmuuid": vm, "sruuid": sr, "configuration": configuration, "datasource": options.datasource})
-    print(f"The config drive is the disk {vdi}.")
+        seen = _is_seen(session, vm, vdi)
+    print(f"The config drive is the disk {vdi}." + ("" if seen else " The VM sees it when it starts next."))
     return 0
+
+
+def _is_seen(session: Session, vm_uuid: str, vdi_uuid: str) -> bool:
+    """Whether the guest has the disk by now."""
+    vdi = session.xenapi.VDI.get_by_uuid(vdi_uuid)
+    return any(drive.attached for drive in disk.drives(session, session.xenapi.VM.get_by_uuid(vm_uuid))
+               if drive.vdi == vdi)
 
 
 def _print(text: str) -> None:

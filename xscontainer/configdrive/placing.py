@@ -6,6 +6,8 @@ Every step has its counterpart, so that a failure leaves the VM as it was and no
 import contextlib
 import io
 import logging
+import time
+import uuid
 from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
 from xscontainer import cloudconfig, keys
@@ -13,7 +15,7 @@ from xscontainer.cloudconfig import HostKey, Values
 from xscontainer.configdrive import image
 from xscontainer.errors import ArgumentError, StorageNotAttached, VMNotRunning, XSContainerError
 from xscontainer.vmrecord import NULL_REF, VMRecord
-from xscontainer.xapi import disk, pool, storage
+from xscontainer.xapi import disk, longcall, pool, storage
 from xscontainer.xapi import vm as xapi_vm
 from xscontainer.xapi.disk import Drive
 from xscontainer.xapi.session import Session, SessionPool
@@ -21,6 +23,8 @@ from xscontainer.xapi.session import Session, SessionPool
 # In other_config of a drive: the disk is nobody else's, and goes when the VM is deleted.
 OWNED = "owner"
 NAME = "Config drive"
+# In other_config of a disk: when it was made (s since 1970), and a word that no other has.
+MADE = "xscontainer-made"
 
 # s in which a few hundred KiB are written to a disk.
 UPLOAD_SECONDS = 120.0
@@ -146,7 +150,10 @@ def _internal(session: Session, vm_ref: str) -> "Tuple[str, str]":
 def place(session: Session, undo: Undo, site: Site, template: str, public_key: str,
           new_host_key: "Callable[[], HostKey]", socket_path: str, layout: str = image.CONFIG_DRIVE,
           progress: "Callable[[float], None]" = lambda fraction: None) -> str:
-    """The uuid of the new disk. Old ones of the VM are gone; if it is running, its guest sees the new one at once.
+    """The uuid of the new disk. Old ones of the VM are detached.
+
+    A guest that runs sees it at once where XAPI plugs such a disk, which it does not where the VM's hardware is
+    emulated (HVM): then at its next start.
 
     :param undo: takes each step's counterpart; the caller runs or forgets it.
     :param template: the configuration with its placeholders.
@@ -167,11 +174,16 @@ def place(session: Session, undo: Undo, site: Site, template: str, public_key: s
     vdi = _new_disk(session, undo, site, content, socket_path)
     progress(0.6)
     _pin(session, undo, site._replace(vm=vm), key)
-    devices = [_take_away(session, undo, site, drive) for drive in site.old]
-    progress(0.8)
-    device = devices[0] if devices else disk.free_device(session, vm.ref)
+    old = list(site.old)
+    # The new one comes before the old ones go, for what has gone may not come back while the guest runs.
+    device = disk.free_device(session, vm.ref)
+    if not device and old:
+        device = _take_away(session, undo, site, old.pop(0))
     undo.add("the new config drive", lambda session: _detach(session, vm.ref, vdi))
     disk.attach(session, vm.ref, vdi, device, True, site.running, {keys.CONFIG_DRIVE: "True", OWNED: ""})
+    progress(0.8)
+    for drive in old:
+        _take_away(session, undo, site, drive)
     return str(session.xenapi.VDI.get_uuid(vdi))
 
 
@@ -198,18 +210,32 @@ def _destroy(session: Session, site: Site, disks: "Callable[[], Iterable[str]]")
 
 def _left_over(session: Session, site: Site) -> "List[str]":
     """Disks made for the VM that were never attached to it, or stayed when they were replaced."""
+    return list(_disks_for(session, site))
+
+
+def _disks_for(session: Session, site: Site) -> "Dict[str, Mapping[str, str]]":
+    """What :func:`place` has made for the VM in this repository, with its other_config."""
     # In its queries XAPI calls fields as its database does.
     found = session.xenapi.VDI.get_all_records_where(f'field "name__label" = "{NAME}" and field "SR" = "{site.sr}"')
-    return [ref for ref, record in found.items() if record["other_config"].get(keys.OWNER) == site.vm.uuid]
+    return {ref: record["other_config"] for ref, record in found.items()
+            if record["other_config"].get(keys.OWNER) == site.vm.uuid}
 
 
 def _new_disk(session: Session, undo: Undo, site: Site, content: bytes, socket_path: str) -> str:
+    made = f"{time.time():.0f} {uuid.uuid4()}"
+    # By its mark, for the answer that names it may be lost.
+    undo.add("the new disk", lambda session: _remove_disk(session, site, made))
     vdi = disk.create(session, site.sr, len(content), NAME, f"Configuration of {site.vm.name}",
-                      {keys.CONFIG_DRIVE: "True", keys.OWNER: site.vm.uuid})
-    undo.add("the new disk", lambda session: disk.destroy(session, vdi))
+                      {keys.CONFIG_DRIVE: "True", keys.OWNER: site.vm.uuid, MADE: made})
     disk.upload(session, socket_path, session.xenapi.VDI.get_uuid(vdi), io.BytesIO(content), len(content),
                 UPLOAD_SECONDS)
     return vdi
+
+
+def _remove_disk(session: Session, site: Site, made: str) -> None:
+    for vdi, other_config in _disks_for(session, site).items():
+        if other_config.get(MADE) == made:
+            disk.destroy(session, vdi)
 
 
 def _pin(session: Session, undo: Undo, site: Site, key: Optional[HostKey]) -> None:
@@ -246,15 +272,16 @@ def _take_away(session: Session, undo: Undo, site: Site, drive: Drive) -> str:
 
 
 def _put_back(session: Session, site: Site, drive: Drive) -> None:
-    now = next((found for found in disk.drives(session, site.vm.ref) if found.ref == drive.ref), None)
+    now = next((found for found in disk.settled_drives(session, site.vm.ref) if found.ref == drive.ref), None)
     if now is None:
-        disk.attach(session, site.vm.ref, drive.vdi, drive.device, drive.mode == "RO", site.running, drive.other_config)
+        disk.attach(session, site.vm.ref, drive.vdi, drive.device, drive.mode == "RO", drive.attached,
+                    drive.other_config)
     elif drive.attached and not now.attached:
-        session.xenapi.VBD.plug(drive.ref)
+        disk.plug(session, drive.ref)
 
 
 def _detach(session: Session, vm_ref: str, vdi_ref: str) -> None:
-    for drive in disk.drives(session, vm_ref):
+    for drive in disk.settled_drives(session, vm_ref):
         if drive.vdi == vdi_ref:
             disk.detach(session, drive)
 
@@ -271,11 +298,11 @@ def _new_interface(session: Session, undo: Undo, site: Site) -> str:
     vif = xapi.VIF.create(record)
     undo.add("the interface on the host-internal network", lambda session: _remove_interface(session, vif))
     if site.running:
-        xapi.VIF.plug(vif)
+        longcall.run(session, "VIF.plug", vif, until=time.monotonic() + disk.PLUGGED_WITHIN)
     return str(xapi.VIF.get_MAC(vif)).lower()
 
 
 def _remove_interface(session: Session, vif: str) -> None:
     if session.xenapi.VIF.get_currently_attached(vif):
-        session.xenapi.VIF.unplug(vif)
+        longcall.run(session, "VIF.unplug", vif, until=time.monotonic() + disk.LET_GO_WITHIN)
     session.xenapi.VIF.destroy(vif)

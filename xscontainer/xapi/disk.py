@@ -7,16 +7,27 @@ import contextlib
 import time
 from typing import Dict, List, Mapping, NamedTuple
 
-from xscontainer.errors import DriveBusy, DriveMissing, ObjectGone, XapiError
+from xscontainer.errors import DriveBusy, DriveMissing, ObjectGone, XapiError, XapiUnavailable
 from xscontainer.vmrecord import NULL_REF
+from xscontainer.xapi import longcall
 from xscontainer.xapi.session import Session
 from xscontainer.xapi.transfer import download, upload
 
 __all__ = ["Drive", "attach", "cd_drive", "create", "destroy", "detach", "disc_in", "download", "drives", "eject",
-           "free_device", "insert", "upload"]
+           "free_device", "insert", "plug", "settled_drives", "upload"]
 
 # s after which a disk that nobody has attached must be free.
 RELEASED_WITHIN = 5.0
+
+# s that a repository may take to make a disk, a host to give it to a guest, and a guest to let go of it.
+MADE_WITHIN, PLUGGED_WITHIN, LET_GO_WITHIN = 120.0, 60.0, 60.0
+
+# s that an operation on a drive may go on after whoever began it stopped waiting.
+SETTLED_WITHIN = 60.0
+
+# XAPI plugs no disk for reading alone into a guest whose hardware is emulated. It has one that is there at its start.
+_NO_READ_ONLY = "DISK_VBD_MUST_BE_READWRITE_FOR_HVM"
+_HELD = ("DEVICE_DETACH_REJECTED", "DEVICE_DETACH_TIMEOUT")
 
 # Devices that a disk of ours does not take while there are others: guests boot from the first, and
 # XenCenter and Xen Orchestra give the fourth to the CD drive.
@@ -38,10 +49,10 @@ class Drive(NamedTuple):
 def create(session: Session, sr_ref: str, size: int, name: str, description: str = "",
            other_config: "Mapping[str, str]" = {}) -> str:  # noqa: B006 - it is copied
     """A new disk's ref. :param size: bytes; the repository rounds up."""
-    return str(session.xenapi.VDI.create({
+    return longcall.run(session, "VDI.create", {
         "name_label": name, "name_description": description, "SR": sr_ref, "virtual_size": str(size), "type": "user",
         "sharable": False, "read_only": False, "other_config": dict(other_config), "xenstore_data": {}, "sm_config": {},
-        "tags": []}))
+        "tags": []}, until=time.monotonic() + MADE_WITHIN)
 
 
 def destroy(session: Session, vdi_ref: str) -> None:
@@ -71,30 +82,60 @@ def drives(session: Session, vm_ref: str) -> "List[Drive]":
     return sorted(found, key=lambda drive: (len(drive.device), drive.device))
 
 
+def settled_drives(session: Session, vm_ref: str) -> "List[Drive]":
+    """The same once nothing is under way with any of them, which a call that was given up may have left.
+
+    Waits for that within SETTLED_WITHIN; then they are given as they are.
+    """
+    deadline = time.monotonic() + SETTLED_WITHIN
+    for ref in session.xenapi.VM.get_VBDs(vm_ref):
+        with contextlib.suppress(ObjectGone):
+            while session.xenapi.VBD.get_current_operations(ref) and time.monotonic() < deadline:
+                time.sleep(0.1)
+    return drives(session, vm_ref)
+
+
 def free_device(session: Session, vm_ref: str) -> str:
-    """A position for one more disk."""
+    """A position for one more disk, "" if there is none but those for others."""
     allowed = session.xenapi.VM.get_allowed_VBD_devices(vm_ref)
-    return next((device for device in allowed if device not in _LEFT_FREE), "autodetect")
+    return next((device for device in allowed if device not in _LEFT_FREE), "")
 
 
 def attach(session: Session, vm_ref: str, vdi_ref: str, device: str, read_only: bool, running: bool,
            other_config: "Mapping[str, str]" = {}) -> str:  # noqa: B006 - it is copied
-    """Give a VM a disk, and its guest at once if it is running; returns the drive.
+    """Give a VM a disk; returns the drive.
 
+    :param device: position; "": any.
+    :param running: the guest is to see it as :func:`plug` says.
     :raises XapiError: nothing of it is left then.
     """
     ref = str(session.xenapi.VBD.create({
-        "VM": vm_ref, "VDI": vdi_ref, "userdevice": device, "bootable": False, "mode": "RO" if read_only else "RW",
-        "type": "Disk", "unpluggable": True, "empty": False, "other_config": dict(other_config),
-        "qos_algorithm_type": "", "qos_algorithm_params": {}}))
+        "VM": vm_ref, "VDI": vdi_ref, "userdevice": device or "autodetect", "bootable": False,
+        "mode": "RO" if read_only else "RW", "type": "Disk", "unpluggable": True, "empty": False,
+        "other_config": dict(other_config), "qos_algorithm_type": "", "qos_algorithm_params": {}}))
     try:
         if running:
-            session.xenapi.VBD.plug(ref)
+            plug(session, ref)
     except XapiError:
         with contextlib.suppress(XapiError):
             session.xenapi.VBD.destroy(ref)
         raise
     return ref
+
+
+def plug(session: Session, vbd_ref: str) -> bool:
+    """Give a disk that a running VM has to its guest. False: XAPI does so only when the VM starts next."""
+    try:
+        _plug(session, vbd_ref)
+    except XapiError as error:
+        if error.details[:1] != [_NO_READ_ONLY]:
+            raise
+        return False
+    return True
+
+
+def _plug(session: Session, vbd_ref: str) -> None:
+    longcall.run(session, "VBD.plug", vbd_ref, until=time.monotonic() + PLUGGED_WITHIN)
 
 
 def detach(session: Session, drive: Drive) -> None:
@@ -111,14 +152,17 @@ def detach(session: Session, drive: Drive) -> None:
 
 
 def _unplug(session: Session, vbd_ref: str) -> None:
+    until = time.monotonic() + LET_GO_WITHIN
     try:
-        session.xenapi.VBD.unplug(vbd_ref)
+        longcall.run(session, "VBD.unplug", vbd_ref, until=until)
     except XapiError as error:
-        if error.details[:1] == ["DEVICE_DETACH_REJECTED"]:
+        called_off = isinstance(error, XapiUnavailable) and time.monotonic() > until
+        if error.details[:1] == ["DEVICE_ALREADY_DETACHED"]:
+            return
+        if called_off or error.details[:1] and error.details[0] in _HELD:
             raise DriveBusy("The guest does not let go of the disk.",
                             "Unmount it in the guest, or shut the VM down.") from error
-        if error.details[:1] != ["DEVICE_ALREADY_DETACHED"]:
-            raise
+        raise
 
 
 # --- CD drives ----------------------------------------------------------------------------------
@@ -139,7 +183,7 @@ def cd_drive(session: Session, vm_ref: str, running: bool) -> Drive:
         "qos_algorithm_params": {}})
     try:
         if running:
-            session.xenapi.VBD.plug(ref)
+            _plug(session, ref)
     except XapiError as error:
         with contextlib.suppress(XapiError):
             session.xenapi.VBD.destroy(ref)

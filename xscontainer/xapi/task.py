@@ -23,7 +23,7 @@ def ended(session: Session, ref: str, pause: "Callable[[float], None]") -> str:
     seconds = LOOK_FIRST
     while True:
         status = str(session.xenapi.task.get_status(ref))
-        if status != "pending":
+        if status not in ("pending", "cancelling"):
             return status
         pause(seconds)
         seconds = min(seconds * 2, LOOK_MOST)

@@ -235,7 +235,7 @@ def test_a_running_vm_gets_a_disk_and_loses_it(
 ) -> None:
     """By plugging and unplugging, which whoever follows the VM is told."""
     disk = furnished.create_disk(shared, b"content")
-    drive = xapi.VBD.create(vbd_record(vm, disk, mode="RO"))
+    drive = xapi.VBD.create(vbd_record(vm, disk))
     assert (xapi.VBD.get_currently_attached(drive), xapi.VDI.get_VBDs(disk)) == (False, [drive])
     assert failure(xapi.VBD.unplug, drive) == ["DEVICE_ALREADY_DETACHED", drive]
     xapi.VBD.plug(drive)
@@ -250,6 +250,21 @@ def test_a_running_vm_gets_a_disk_and_loses_it(
     xapi.VBD.destroy(drive)
     assert seen == [(vm, "attach", drive), (vm, "detach", drive)]
     assert xapi.VDI.get_VBDs(disk) == []
+
+
+def test_a_read_only_disk_is_not_plugged_into_an_hvm_guest(xapi: Any, furnished: Pool, vm: str, shared: str) -> None:
+    drive = xapi.VBD.create(vbd_record(vm, furnished.create_disk(shared), mode="RO"))
+    assert failure(xapi.VBD.plug, drive) == ["DISK_VBD_MUST_BE_READWRITE_FOR_HVM", drive]
+    assert not xapi.VBD.get_currently_attached(drive)
+    xapi.VM.hard_shutdown(vm)
+    xapi.VM.start(vm, False, False)
+    assert xapi.VBD.get_currently_attached(drive)
+    other = furnished.create_vm("pv", domain_type="pv")
+    drive = xapi.VBD.create(vbd_record(other, furnished.create_disk(shared), mode="RO"))
+    xapi.VBD.plug(drive)
+    assert xapi.VBD.get_currently_attached(drive)
+    xapi.VM.hard_shutdown(other)
+    xapi.VM.destroy(other)
 
 
 def test_a_halted_vm_has_nothing_attached(xapi: Any, furnished: Pool, shared: str) -> None:

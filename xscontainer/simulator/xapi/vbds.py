@@ -1,6 +1,8 @@
 """Drives of VMs (VBDs): disks and CD drives, and what they do as the VM starts, stops, is copied."""
 
-from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Set
+import contextlib
+import uuid
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Sequence, Set
 
 from . import vdis
 from .database import Row
@@ -90,6 +92,9 @@ def destroy(call: "Call", ref: str) -> str:
     pool = call.pool
     with pool.db.lock:
         vbd = pool.db.find("VBD", ref)
+        if vbd["current_operations"]:
+            key, operation = next(iter(vbd["current_operations"].items()))
+            raise XapiError("OTHER_OPERATION_IN_PROGRESS", "VBD", ref, operation, key)
         if vbd["currently_attached"]:
             owner = pool.db.find("VM", vbd["VM"])["uuid"]
             raise XapiError("OPERATION_NOT_ALLOWED", "VBD '{}' still attached to '{}'".format(vbd["uuid"], owner))
@@ -149,19 +154,40 @@ def _check_hotplug(vbd: Row, vm: Row) -> None:
         raise XapiError("OPERATION_NOT_ALLOWED", "CD drives of a running VM can be neither plugged nor unplugged")
 
 
+@contextlib.contextmanager
+def _busy(call: "Call", vbd: Row, operation: str) -> Iterator[None]:
+    """The VBD's current_operations holds `operation` meanwhile."""
+    key = call.task or "OpaqueRef:" + str(uuid.uuid4())
+    pool = call.pool
+    with pool.db.lock:
+        other = next(iter(vbd["current_operations"].items()), None)
+        if other is not None:
+            raise XapiError("OTHER_OPERATION_IN_PROGRESS", "VBD", vbd.ref, other[1], other[0])
+        pool.db.add_to(vbd, "current_operations", key, operation)
+    try:
+        yield
+    finally:
+        with pool.db.lock:
+            if pool.db.get("VBD", vbd.ref) is vbd:
+                pool.db.remove_from(vbd, "current_operations", key)
+
+
 def plug(call: "Call", ref: str) -> str:
     """VBD.plug: a disk of a running VM."""
     pool = call.pool
     vbd = pool.db.find("VBD", ref)
-    with pool.db.lock:
-        vm = _live(pool, vbd)
-        _check_hotplug(vbd, vm)
-        if vbd["currently_attached"]:
-            raise XapiError("DEVICE_ALREADY_ATTACHED", ref)
-        if not vbd["empty"]:
-            _check_usable(pool, vbd, pool.db.find("VDI", vbd["VDI"]), vm["resident_on"])
-        _attach(pool, vbd)
-    pool.disk_event(vm.ref, "attach", ref)
+    with _busy(call, vbd, "plug"):
+        with pool.db.lock:
+            vm = _live(pool, vbd)
+            _check_hotplug(vbd, vm)
+            if vbd["mode"] == "RO" and vbd["type"] == "Disk" and vm["domain_type"] == "hvm":
+                raise XapiError("DISK_VBD_MUST_BE_READWRITE_FOR_HVM", ref)
+            if vbd["currently_attached"]:
+                raise XapiError("DEVICE_ALREADY_ATTACHED", ref)
+            if not vbd["empty"]:
+                _check_usable(pool, vbd, pool.db.find("VDI", vbd["VDI"]), vm["resident_on"])
+            _attach(pool, vbd)
+        pool.disk_event(vm.ref, "attach", ref)
     return ""
 
 
@@ -173,11 +199,13 @@ def _unplug(forced: bool) -> Any:
         if not vbd["currently_attached"]:
             raise XapiError("DEVICE_ALREADY_DETACHED", ref)
         _check_hotplug(vbd, vm)
-        if not forced and (vm["uuid"] in pool.refusing_detach or not vbd["unpluggable"]):
-            raise XapiError("DEVICE_DETACH_REJECTED", "VBD", ref, "the guest rejected the attempt to detach the device")
-        pool.disk_event(vm.ref, "detach", ref)
-        with pool.db.lock:
-            _detach(pool, vbd)
+        with _busy(call, vbd, "unplug_force" if forced else "unplug"):
+            if not forced and (vm["uuid"] in pool.refusing_detach or not vbd["unpluggable"]):
+                raise XapiError("DEVICE_DETACH_REJECTED", "VBD", ref,
+                                "the guest rejected the attempt to detach the device")
+            pool.disk_event(vm.ref, "detach", ref)
+            with pool.db.lock:
+                _detach(pool, vbd)
         return ""
 
     return run

@@ -25,7 +25,7 @@ ENGINE_SOCKET = "xscontainer-engine-socket"  # path of the engine's socket in th
 ENGINE = "xscontainer-engine"  # "docker" or "podman"; whichever is found if absent
 TLS_WARNED = "xscontainer-tls-warned"  # VM uuid, end of the certificate that a message was posted about, when
 TLS_PORT = "xscontainer-tls-port"  # TCP port of the engine in mode tls; [engine] tls_port of the settings if absent
-POOL_KEY = "xscontainer-key"  # SHA256 fingerprint of the pool key that the guest is known to accept, while keys change
+POOL_KEY = "xscontainer-key"  # SHA256 fingerprint of the pool's key that the guest is known to accept
 
 # What a monitor publishes and a wipe removes.
 PUBLISHED = (PS, INFO, VERSION, STATUS)

@@ -44,8 +44,8 @@ HOPS = "xscontainer-hops"
 # s that a container may take to end; engine.api's STOP_SECONDS, which would load docker here.
 STOPPING = 60.0
 
-# s that a guest may take to be prepared, and that all guests of the pool may take to get a new key.
-PREPARING, ROTATING = 390.0, 600.0
+# s that a guest may take to be prepared.
+PREPARING = 390.0
 
 # s that a disk may take to be made and filled, or read.
 FILLING = 180.0
@@ -90,7 +90,7 @@ VERBS: Dict[str, Verb] = {
                     ("passwordsecret", "fingerprint", "wait", *onboarding.WISHES), patience=PREPARING),
     "hostkey_show": Verb(hostkeys.hostkey_show, ("vmuuid",), AT_VM, ("address", "port", "mode")),
     "hostkey_accept": Verb(hostkeys.hostkey_accept, ("vmuuid", "fingerprint"), AT_VM),
-    "key_rotate": Verb(rotation.key_rotate, (), ANYWHERE, ("finish", "force"), patience=ROTATING),
+    "key_rotate": Verb(rotation.key_rotate, (), ANYWHERE, ("finish", "force")),
     "key_install": Verb(rotation.key_install, ("vmuuid",), AT_VM, ("remove",)),
 }
 

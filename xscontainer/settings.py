@@ -45,6 +45,7 @@ class SSHSettings(NamedTuple):
     auth_timeout: float = 10.0
     keepalive: float = 15.0
     dead_after: float = 45.0
+    key_grace: float = 600.0
 
 
 class EngineSettings(NamedTuple):
@@ -161,7 +162,7 @@ KEYS: Dict[str, Dict[str, Key]] = {
         "log_file": Key(_matching("an absolute path, or nothing", r"|/[^\x00-\x1f\x7f]{1,4094}"),
                         "Log file; nothing means standard error, which systemd keeps."),
         "plugin_name": Key(_NAME, "The name under which XAPI knows the plugin; calls to other hosts use it."),
-        "workers": Key(_whole(1, 256), "How many plugin calls are served at once."),
+        "workers": Key(_whole(2, 256), "How many plugin calls are served at once; one may need another."),
         "inventory": Key(_PATH, "File whose INSTALLATION_UUID says which host of the pool this is."),
     },
     "xapi": {
@@ -180,6 +181,8 @@ KEYS: Dict[str, Dict[str, Key]] = {
         "auth_timeout": Key(_seconds(0.1, 600), "Deadline for the login."),
         "keepalive": Key(_seconds(0.1, 3600), "A sign of life is asked for after this long a silence."),
         "dead_after": Key(_seconds(0.1, 7200), "A connection that is silent for this long is given up."),
+        "key_grace": Key(_seconds(0, 86400), "How long both of the pool's SSH keys are kept at least when one replaces "
+                                             "the other: a XAPI that is killed forgets up to 5 minutes."),
     },
     "engine": {
         "socket": Key(_SOCKET, "The engine's socket inside the guests; others are looked for after it."),

@@ -1,12 +1,15 @@
 """The pool's key pair is replaced: in running VMs, in one that was off meanwhile, and by a process that dies."""
 
+import contextlib
 import json
 import os
+import re
+import time
 from typing import Any, Dict, Iterator, List, Tuple
 
 import pytest
 
-from tests.prepare.guests import PASSWORD, UID
+from tests.prepare.guests import PASSWORD, UID, USER
 from tests.prepare.test_command import run
 from tests.prepare.world import VM, Fresh
 from tests.system.conftest import _leaves_nothing_behind  # noqa: F401 - one world serves the whole module
@@ -14,10 +17,12 @@ from xscontainer import keys
 from xscontainer.access import session_pool
 from xscontainer.access.credentials import PoolKey
 from xscontainer.access.facts import read_facts
+from xscontainer.actions.rotation import everywhere
 from xscontainer.engine import hostkeys, keypair
-from xscontainer.errors import KeyRotationUnfinished
+from xscontainer.errors import KeyRotationUnfinished, XapiSessionLost
 from xscontainer.settings import Settings
 from xscontainer.simulator.xapi import Pool
+from xscontainer.vmrecord import VMRecord
 from xscontainer.xapi import rotation, secret
 from xscontainer.xapi.session import Session
 
@@ -52,10 +57,18 @@ def power(world: Fresh, vm: VM, on: bool) -> None:
             session.xenapi.VM.hard_shutdown(vm.ref)
 
 
+AT_ONCE: Dict[str, Dict[str, object]] = {"ssh": {"key_grace": 0}}
+
+
 @pytest.fixture
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fresh]:
-    with Fresh(str(tmp_path_factory.mktemp("w")) + "/w") as made:
+    with Fresh(str(tmp_path_factory.mktemp("w")) + "/w", settings=AT_ONCE) as made:
         yield made
+
+
+def status(world: Fresh) -> Dict[str, Any]:
+    """VM's name -> whether it has the key."""
+    return {vm["name"]: vm["has_key"] for vm in world.told("key_rotate", finish="status")["vms"]}
 
 
 def test_a_pool_changes_its_key(world: Fresh) -> None:
@@ -72,7 +85,7 @@ def test_a_pool_changes_its_key(world: Fresh) -> None:
     assert new != old and told["previous_fingerprint"] == old and told["rotating"] is True
     assert told["vms"] == world_vms(on, off, False)
     assert lines(on) == [old, new] and lines(off) == [old]
-    assert on.config[keys.POOL_KEY] == new and keys.POOL_KEY not in off.config
+    assert on.config[keys.POOL_KEY] == new and off.config[keys.POOL_KEY] == old
     assert tls.uuid not in json.dumps(told)
 
     # Both keys work: for whoever knows the new one, and for a process that has just started.
@@ -148,10 +161,121 @@ def test_a_vm_that_is_given_up(world: Fresh) -> None:
     run(world, "key-rotate")
     assert run(world, "key-rotate", "--finish")[0] == 1
     code, out, err = run(world, "key-rotate", "--finish", "--force")
-    assert code == 0 and "prepared anew" in out, err
+    assert code == 3 and "prepared anew" in out and "has the key" not in out, err
+    code, out, err = run(world, "key-rotate", "--status")
+    assert code == 3 and "prepared anew" in out, err
     power(world, vm, True)
     assert world.failure(world.prepare, vm)[0] == "KEY_NOT_ACCEPTED"
+    assert status(world) == {"lost": False}
     assert world.prepare(vm, 0, PASSWORD)["key_installed"] is True
+    assert run(world, "key-rotate", "--status")[0] == 0
+
+
+def test_who_knows_a_key_and_who_was_never_asked(world: Fresh) -> None:
+    """A VM that was switched on by hand, as clients do, has left no word of the key that it knows."""
+    vm, by_hand = prepared(world, "prepared"), world.add("by hand")
+    with world.session() as session:
+        session.xenapi.VM.add_to_other_config(by_hand.ref, keys.MONITOR, "True")
+    assert status(world) == {"prepared": True, "by hand": None}
+    code, out, err = run(world, "key-rotate", "--status")
+    assert code == 0 and "not known" in out, err
+    # One that no key opens is given up by name, too.
+    assert run(world, "key-rotate")[0] == 3
+    assert status(world) == {"prepared": True, "by hand": False}
+    assert run(world, "key-rotate", "--finish", "--force")[0] == 3
+    assert status(world) == {"prepared": True, "by hand": False}
+    # Somebody puts the key in by hand; the monitor gets in some time later, and says so.
+    by_hand.guest.write_keys(vm.guest.keys())
+    with world.session() as session:
+        session.xenapi.VM.add_to_other_config(by_hand.ref, keys.USERNAME, USER)
+    world.wait(lambda: status(world)["by hand"] is True, "the VM to be known to have the key")
+
+
+def test_force_is_for_the_end(world: Fresh) -> None:
+    vm = prepared(world, "web")
+    before = pool_config(world.pool), vm.config, vm.guest.keys()
+    for finish in ({}, {"finish": "status"}):
+        assert world.failure(world.call, 0, "key_rotate", force="yes", **finish)[0] == "ARGUMENT_INVALID"
+    for words in ([], ["--status"]):
+        code, _, err = run(world, "key-rotate", "--force", *words)
+        assert code == 2 and "--finish" in err
+    assert (pool_config(world.pool), vm.config, vm.guest.keys()) == before
+
+
+# --- a XAPI that is killed ---------------------------------------------------
+
+
+def test_no_key_is_given_up_while_xapi_may_forget_its_successor(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A killed XAPI forgets what was written in the minutes before, here a second."""
+    with Fresh(str(tmp_path_factory.mktemp("w")) + "/w", settings={"ssh": {"key_grace": 3}}) as world:
+        on, off = prepared(world, "on"), prepared(world, "off")
+        power(world, off, False)
+        (old,) = lines(on)
+        new = world.told("key_rotate")["fingerprint"]
+        begun = time.monotonic()
+        power(world, off, True)
+        world.wait(lambda: off.config.get(keys.POOL_KEY) == new, "the new key in the VM")
+        code, _, err = run(world, "key-rotate", "--finish")
+        assert code == 1 and "KEY_ROTATION_UNFINISHED" in err and re.search(r"again in [123] s\.", err), err
+        assert lines(on) == lines(off) == [old, new]
+        time.sleep(max(0.0, begun + 3.0 - time.monotonic()))
+        power(world, off, False)
+        assert run(world, "key-rotate", "--finish")[0] == 0
+        assert lines(on) == [new]
+        # The worst that can be: all since the beginning.
+        world.pool.coordinator.restart(lose_writes_since=begun)
+        with contextlib.suppress(XapiSessionLost), world.session() as session:
+            session.xenapi.pool.get_all()  # it was logged in before
+        assert world.pool.vm(off.ref)["power_state"] == "Halted"
+        power(world, off, True)
+        world.daemon(1).restart()
+        for uuid in (on.uuid, off.uuid):
+            assert json.loads(world.call(0, "diagnose", vmuuid=uuid)[4:])["code"] == "OK"
+        world.call(0, "key_rotate")
+        time.sleep(3.0)
+        assert run(world, "key-rotate", "--finish")[0] == 0
+        assert lines(on) == lines(off) and old not in lines(on)
+
+
+def test_whoever_forces_it_does_not_wait(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with Fresh(str(tmp_path_factory.mktemp("w")) + "/w", hosts=1, daemons=False) as world:
+        world.call(0, "key_rotate")
+        assert world.failure(world.call, 0, "key_rotate", finish="yes")[0] == "KEY_ROTATION_UNFINISHED"
+        assert world.told("key_rotate", finish="yes", force="yes")["rotating"] is False
+
+
+def test_a_clock_that_was_wrong_does_not_stop_it_for_ever(pool: Pool) -> None:
+    old_pair(pool)
+    life(pool, begin)
+    session = mortal(pool)
+    try:
+        (ref,) = session.xenapi.pool.get_all()
+        now = time.time()
+        assert 590 < rotation.too_new(session, ref, 600.0, now) <= 600
+        assert rotation.too_new(session, ref, 600.0, now + 601) == 0.0
+        assert rotation.too_new(session, ref, 600.0, now - 601) == 0.0
+        assert 590 < rotation.too_new(session, ref, 600.0, now - 10) <= 600
+    finally:
+        session.logout()
+
+
+# --- guests that hang --------------------------------------------------------
+
+
+def test_those_that_are_left_when_time_is_up_are_named() -> None:
+    """With others that hang before them."""
+    vms = [VMRecord.from_snapshot(f"ref-{number}", {"uuid": f"uuid-{number}"}) for number in range(12)]
+    asked: List[str] = []
+
+    def hang(vm: VMRecord) -> None:
+        asked.append(vm.uuid)
+        time.sleep(0.3)
+
+    begun = time.monotonic()
+    problems = everywhere(hang, vms, 0.5, "not tried", lambda fraction: None)
+    assert time.monotonic() - begun < 2.0
+    assert 4 <= len(asked) <= 8 and set(problems) == {vm.uuid for vm in vms} - set(asked)
+    assert set(problems.values()) == {"not tried"}
 
 
 # --- a process that dies -----------------------------------------------------

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Mapping, Optional
 
 from tests.prepare.guests import INSIDE, PASSWORD, UID, USER, FreshGuest
 from xscontainer import keys
@@ -36,10 +36,11 @@ class VM:
 
 
 class Fresh(World):
-    """See the module. :param daemons: whether every host has one."""
+    """See the module. :param daemons: whether every host has one. :param settings: as for World."""
 
-    def __init__(self, directory: str, daemons: bool = True, hosts: int = 2) -> None:
-        super().__init__(directory, hosts=hosts, guests=(), daemons=daemons)
+    def __init__(self, directory: str, daemons: bool = True, hosts: int = 2,
+                 settings: Optional[Mapping[str, Mapping[str, object]]] = None) -> None:
+        super().__init__(directory, hosts=hosts, guests=(), daemons=daemons, settings=settings)
         self._more = contextlib.ExitStack()
         self.added: List[VM] = []
 

@@ -82,11 +82,11 @@ class PoolKey:
         :param dial: connects with a key; raises as engine.ssh.connect.
         """
         key, previous = self.private(), self.previous()
-        if previous is None:
-            return dial(key)
         try:
             connection = dial(key)
         except KeyNotAccepted:
+            if previous is None:
+                raise
             connection = dial(previous)
             try:
                 install_key.install(connection.transport, key)
@@ -94,14 +94,12 @@ class PoolKey:
             except XSContainerError as error:
                 log.warning("VM %s: the pool's new SSH key could not be installed: %s", vm.label, error)
                 return connection
-        with contextlib.suppress(XapiError):  # the next connection says it again
-            self._sessions.run(lambda session: mark(session, vm, key))
+        # Where there is only one key and no word of another it goes without saying.
+        known, accepted = vm.other_config.get(keys.POOL_KEY), hostkeys.of_key(key).fingerprint
+        if known != accepted and (known or previous is not None):
+            with contextlib.suppress(XapiError):  # the next connection says it again
+                self._sessions.run(lambda session: xapi_vm.put(session, vm, {keys.POOL_KEY: accepted}))
         return connection
-
-
-def mark(session: Session, vm: VMRecord, key: "paramiko.PKey") -> None:
-    """Remember that the guest accepts this key of the pool's."""
-    xapi_vm.put(session, vm, {keys.POOL_KEY: hostkeys.of_key(key).fingerprint})
 
 
 def pin(sessions: SessionPool, vm: VMRecord, base64: str, fingerprint: str) -> None:

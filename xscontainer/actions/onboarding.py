@@ -112,7 +112,7 @@ def _changes(vm: VMRecord, wishes: "Dict[str, str]") -> "Dict[str, str]":
 def _entered(context: Context, vm: VMRecord, changes: "Dict[str, str]", fingerprint: str, log_in: Optional[LogIn],
              progress: task.Progress) -> Found:
     """The pool's key is accepted, and the guest's host key is known."""
-    from xscontainer.engine.hostkeys import check
+    from xscontainer.engine.hostkeys import check, of_key
 
     reach = Reach.of(vm.other_config, context.settings)
     pinned, _ = pin_of(vm)
@@ -128,7 +128,8 @@ def _entered(context: Context, vm: VMRecord, changes: "Dict[str, str]", fingerpr
             progress(0.4, "installing the pool's key")
             from xscontainer.engine import install_key
             installed = install_key.install(guest.transport, key)
-        changes = dict(changes, **{keys.USERNAME: reach.user, keys.HOST_KEY: guest.host_key.base64})
+        changes = dict(changes, **{keys.USERNAME: reach.user, keys.HOST_KEY: guest.host_key.base64,
+                                   keys.POOL_KEY: of_key(key).fingerprint})
         return Found(changes, guest.host_key.fingerprint, installed)
 
 

@@ -1,16 +1,20 @@
 """The pool's SSH key pair is replaced, in every VM, with a time in which both pairs work."""
 
+import contextlib
 import json
-from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional
+import random
+import time
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, NamedTuple, Optional
 
 from xscontainer import eligibility, keys
 from xscontainer.actions import DONE
 from xscontainer.actions.context import Context
 from xscontainer.actions.hostkeys import running_here
-from xscontainer.errors import KeyRotationUnfinished, XapiError, XSContainerError
+from xscontainer.errors import ArgumentError, KeyRotationUnfinished, ObjectGone, XapiError, XSContainerError
 from xscontainer.reach import SSH
 from xscontainer.vmrecord import VMRecord
 from xscontainer.xapi import pool, rotation, task
+from xscontainer.xapi import vm as xapi_vm
 from xscontainer.xapi.session import Session
 
 if TYPE_CHECKING:
@@ -22,8 +26,12 @@ if TYPE_CHECKING:
 # VMs that get the key at once: each takes a worker of the daemon of its host.
 AT_ONCE = 4
 MOST_NAMED = 20  # VMs in a text
-_GIVEN_UP = "It knows the previous key only, and is to be prepared anew."
+# s in which all VMs are to be begun with; with the last ones' own time it stays below forward.REPLY_TIMEOUT.
+SECONDS = 600.0
+_GIVEN_UP = "It knows an earlier key only, and is to be prepared anew."
 _LEFT_BEHIND = "It does not run: its guest goes on accepting the previous key until somebody removes it there."
+_NOT_TRIED = "It was not tried yet, others took too long: call key-rotate again."
+_NOT_ASKED = "It was not asked, others took too long: its guest goes on accepting the previous key."
 _NO_TEMPLATES = 'field "is_a_template" = "false"'
 
 
@@ -42,10 +50,13 @@ class _Keys(NamedTuple):
 def key_rotate(context: Context, finish: str = "", force: str = "") -> str:
     """Begin or go on (``finish`` empty), tell how far it is ("status"), or give the previous key up ("yes").
 
-    The result is JSON: both fingerprints, and of every VM that knows a key of the pool's whether it has the new one.
+    The result is JSON: both fingerprints, and of every VM that knows a key of the pool's whether it has the current
+    one: null where nobody knows.
 
-    :raises KeyRotationUnfinished: VMs would be lost; with ``force`` they are.
+    :raises KeyRotationUnfinished: VMs would be lost, or might be if XAPI was killed; with ``force`` they are.
     """
+    if force and finish != "yes":
+        raise ArgumentError("The argument 'force' goes with 'finish' = 'yes'.")
     if finish == "status":
         return DONE + json.dumps(_status(context, _keys(context)))
     label = "Giving up the previous SSH key of the pool" if finish else "Changing the SSH key of the pool"
@@ -66,27 +77,47 @@ def _rotate(context: Context, progress: task.Progress) -> "Dict[str, Any]":
     found = _keys(context)
     progress(0.1, "installing the new key")
     waiting = [vm for vm in _vms(context) if not _has(vm, found) and vm.power_state == "Running"]
-    problems = _everywhere(context, waiting, {}, progress)
-    return _status(context, found, problems)
+    return _status(context, found, _everywhere(context, waiting, {}, _NOT_TRIED, progress))
 
 
 def _finish(context: Context, force: bool, progress: task.Progress) -> "Dict[str, Any]":
     found = _keys(context)
     vms = _vms(context)
     lost = [vm for vm in vms if found.previous and not _has(vm, found)]
-    if lost and not force:
-        names = ", ".join(vm.label for vm in lost[:MOST_NAMED]) + (" ..." if len(lost) > MOST_NAMED else "")
-        raise KeyRotationUnfinished(f"{len(lost)} VMs do not have the pool's new key yet: {names}.")
+    if not force:
+        _require_ended(context, lost)
     problems: Dict[str, str] = {}
     if found.previous:
         progress(0.1, "removing the previous key")
         having = [vm for vm in vms if vm not in lost and vm.power_state == "Running"]
         # Where that fails, or the VM is off, a line stays behind, whose private half we do not have any more.
         problems = {vm.uuid: _GIVEN_UP if vm in lost else _LEFT_BEHIND for vm in vms if vm not in having}
-        problems.update(_everywhere(context, having, {"remove": "yes"}, progress))
-    ref = context.access.facts.pool.ref
-    context.sessions.run(lambda session: rotation.end(session, ref))
+        problems.update(_everywhere(context, having, {"remove": "yes"}, _NOT_ASKED, progress))
+    context.sessions.run(lambda session: _give_up(session, lost, found.previous))
+    context.sessions.run(lambda session: rotation.end(session, context.access.facts.pool.ref))
     return _status(context, _keys(context), problems)
+
+
+def _require_ended(context: Context, lost: "List[VMRecord]") -> None:
+    """:raises KeyRotationUnfinished: VMs know the previous key only, or will if XAPI is killed now."""
+    if lost:
+        names = ", ".join(vm.label for vm in lost[:MOST_NAMED]) + (" ..." if len(lost) > MOST_NAMED else "")
+        raise KeyRotationUnfinished(f"{len(lost)} VMs do not have the pool's new key yet: {names}.")
+    ref, grace = context.access.facts.pool.ref, context.settings.ssh.key_grace
+    left = context.sessions.run(lambda session: rotation.too_new(session, ref, grace, time.time()))
+    if left:
+        wait = f"{left / 60:.0f} minutes" if left >= 90 else f"{max(left, 1.0):.0f} s"
+        raise KeyRotationUnfinished(
+            "The pool's new key is too new: a XAPI that is killed forgets up to 5 minutes, and what it would forget "
+            "now is the only key that guests accept.", f"Call 'xscontainer key-rotate --finish' again in {wait}.")
+
+
+def _give_up(session: Session, lost: "List[VMRecord]", previous: str) -> None:
+    """Leave word of the key that they know, by which they are told from those that nobody ever asked."""
+    for vm in lost:
+        if keys.POOL_KEY not in vm.other_config:
+            with contextlib.suppress(ObjectGone):
+                xapi_vm.put(session, vm, {keys.POOL_KEY: previous})
 
 
 def key_install(context: Context, vmuuid: str, remove: str = "") -> str:
@@ -140,22 +171,38 @@ def _has(vm: VMRecord, found: _Keys) -> bool:
     return vm.other_config.get(keys.POOL_KEY) == found.current
 
 
-def _everywhere(context: Context, vms: "List[VMRecord]", arguments: "Dict[str, str]",
+def _everywhere(context: Context, vms: "List[VMRecord]", arguments: "Dict[str, str]", late: str,
                 progress: task.Progress) -> "Dict[str, str]":
-    """key_install for each, on its host; VM uuid -> why it failed."""
+    """key_install for each, on its host."""
+    # In no order: those that hang are not always the first.
+    return everywhere(lambda vm: _one(context, vm, arguments), random.sample(vms, len(vms)), SECONDS, late,
+                      lambda fraction: progress(0.1 + 0.8 * fraction))
+
+
+def everywhere(call: "Callable[[VMRecord], None]", vms: "List[VMRecord]", seconds: float, late: str,
+               progress: "Callable[[float], None]") -> "Dict[str, str]":
+    """``call`` for each, some at once; VM uuid -> why it failed, ``late`` if it was not begun within ``seconds``."""
     from concurrent.futures import ThreadPoolExecutor
 
+    deadline = time.monotonic() + seconds
     problems = {}
+
+    def one(vm: VMRecord) -> str:
+        if time.monotonic() > deadline:
+            return late
+        try:
+            call(vm)
+        except XapiError as error:
+            return " ".join(error.details) or str(error)
+        except XSContainerError as error:
+            return f"{error.code} {error}"
+        return ""
+
     with ThreadPoolExecutor(AT_ONCE) as workers:
-        results = [workers.submit(_one, context, vm, arguments) for vm in vms]
-        for number, (vm, result) in enumerate(zip(vms, results)):
-            try:
-                result.result()
-            except XapiError as error:
-                problems[vm.uuid] = " ".join(error.details) or str(error)
-            except XSContainerError as error:
-                problems[vm.uuid] = f"{error.code} {error}"
-            progress(0.1 + 0.8 * (number + 1) / len(vms))
+        for number, (vm, problem) in enumerate(zip(vms, workers.map(one, vms))):
+            if problem:
+                problems[vm.uuid] = problem
+            progress((number + 1) / len(vms))
     return problems
 
 
@@ -173,9 +220,12 @@ def _one(context: Context, vm: VMRecord, arguments: "Dict[str, str]") -> None:
 
 
 def _status(context: Context, found: _Keys, problems: "Dict[str, str]" = {}) -> "Dict[str, Any]":  # noqa: B006
-    return {
-        "rotating": bool(found.previous), "fingerprint": found.current,
-        "previous_fingerprint": found.previous,
-        "vms": [{"uuid": vm.uuid, "name": vm.name, "power_state": vm.power_state,
-                 "has_key": not found.previous or _has(vm, found), "problem": problems.get(vm.uuid, "")}
-                for vm in _vms(context)]}
+    told = []
+    for vm in _vms(context):
+        mark = vm.other_config.get(keys.POOL_KEY)
+        has_key = None if mark is None and not found.previous else mark == found.current
+        given_up = _GIVEN_UP if has_key is False and not found.previous else ""
+        told.append({"uuid": vm.uuid, "name": vm.name, "power_state": vm.power_state, "has_key": has_key,
+                     "problem": problems.get(vm.uuid, given_up)})
+    return {"rotating": bool(found.previous), "fingerprint": found.current, "previous_fingerprint": found.previous,
+            "vms": told}

@@ -6,9 +6,14 @@ Every step leaves the pool with a key that all guests accept, whoever dies after
 2. a new pair's secret takes the old one's place: the previous key is the current one in the moment between
 3. so does its public half, which could be had from the private one
 4. at the end the previous secrets are destroyed, then their names are removed
+
+A XAPI that is killed forgets the last minutes. Before the end all guests accept both keys, so whatever is forgotten
+they accept what is left; after it they know the new one only, which has to be remembered by then: :func:`too_new`.
 """
 
 import contextlib
+import re
+import time
 from typing import Callable, Dict, NamedTuple
 
 from xscontainer import keys
@@ -16,6 +21,9 @@ from xscontainer.errors import KeyRotationUnfinished, ObjectGone
 from xscontainer.xapi import pool, secret
 from xscontainer.xapi.secret import KeyPair
 from xscontainer.xapi.session import Session
+
+# In the other_config of the new private key's secret: when it was made, seconds since 1970.
+SINCE = "xscontainer-since"
 
 
 class State(NamedTuple):
@@ -59,12 +67,28 @@ def begin(session: Session, pool_ref: str, generate: "Callable[[], KeyPair]",
 
 
 def _switch(session: Session, pool_ref: str, private: str) -> None:
-    uuid, ref = secret.create(session, private)
+    uuid, ref = secret.create(session, private, {SINCE: str(int(time.time()))})
     if not State.of(session.xenapi.pool.get_other_config(pool_ref)).running:
         session.xenapi.pool.remove_from_other_config(pool_ref, keys.PRIVATE_SECRET)
         if pool.claim(session, pool_ref, keys.PRIVATE_SECRET, uuid):
             return
     session.xenapi.secret.destroy(ref)  # another host was faster
+
+
+def too_new(session: Session, pool_ref: str, grace: float, now: float) -> float:
+    """Seconds until the new key is old enough for the previous one to be given up; 0.0 if it is.
+
+    :param grace: s after which XAPI has surely written it to its disk. :param now: s since 1970.
+    """
+    state = State.of(session.xenapi.pool.get_other_config(pool_ref))
+    if not state.running:
+        return 0.0
+    config = session.xenapi.secret.get_other_config(session.xenapi.secret.get_by_uuid(state.current))
+    since = config.get(SINCE, "")
+    # One from the future was made by a host whose clock was wrong: that must not hold it up for ever.
+    if not re.match(r"[0-9]{1,12}\Z", since) or abs(now - int(since)) >= grace:
+        return 0.0
+    return min(grace, grace - (now - int(since)))
 
 
 def end(session: Session, pool_ref: str) -> None:

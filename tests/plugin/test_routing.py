@@ -133,7 +133,8 @@ def test_a_failure_from_another_host_comes_back_unchanged(shared: PluginPool, er
 def test_a_failure_is_logged_as_one_and_whole(
         shared: PluginPool, caplog: pytest.LogCaptureFixture, asked: int) -> None:
     def fail(context: Any, vmuuid: str) -> str:
-        raise ContainerNotFound("There is no container of that name in the VM. " * 8, "The last word\nis the next step.")
+        raise ContainerNotFound("There is no container of that name in the VM. " * 8,
+                                "The last word\nis the next step.")
 
     for host in shared.hosts:
         host.verbs["fail"] = Verb(fail, ("vmuuid",), RESIDENT)

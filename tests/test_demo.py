@@ -242,15 +242,16 @@ def check_story(text: str) -> None:
         r"classic runs on host2 now; its list was there all the time",
         r"diagnose VM legacy, which nobody prepared$",
         r"KEY_NOT_ACCEPTED: The user \S+ at 127\.\S+ port \d+ cannot log in",
-        r"prepare VM legacy$",
-        r"1 container is shown \d+ ms later; the host key SHA256:\S{43} is pinned$",
-        r"^    legacy +Running +Engine \d",
-        r"^      erp +Up ",
-        r"^  host2$",
-        r"^    classic +Running",
-        r"XenAPI\.Session\(\"http://127\.0\.0\.1:\d+\"\)",
-        r"xen-api",
-        r"Xen Orchestra",
+        r"next: Prepare the VM \('xscontainer prepare'\)",
+        r"\$ xscontainer prepare legacy --user \S+ --fingerprint SHA256:\S{43} --password-fd 0$",
+        r"The pool's key was installed; the engine \S+ answers, with 1 containers\.$",
+        r"^ +legacy +Running +Engine \d",
+        r"^ +erp +Up ",
+        r"\$ xscontainer create web --template 'Docker on Debian' --network Guests$",
+        r"Its containers are listed",
+        r"\$ xscontainer list --vm web$",
+        r"^ +hello +Up ",
+        r"make demo ARGS=--stay$",
         r"all of it is gone again$",
     ]
     at = 0
@@ -258,6 +259,7 @@ def check_story(text: str) -> None:
         found = re.compile(step, re.MULTILINE).search(text, at)
         assert found, f"{step!r} is missing after: {text[:at][-300:]}\n--- in:\n{text}"
         at = found.end()
+    assert "127.0.0.1" not in text  # of a pool that is gone
     assert {"hadoop", "tomcat", "mysql", "apache"} <= set(re.findall(r"^      (\w+) ", text, re.MULTILINE))
 
 
@@ -316,10 +318,14 @@ def check_python(text: str) -> None:
 
 
 def check_command(text: str) -> None:
-    (command,) = re.findall(r"^ +(\S+ -m xscontainer\.cli .* list)$", text, re.MULTILINE)
-    done = subprocess.run([*command.split(), "--vm", "classic"], cwd=str(ROOT), stdout=subprocess.PIPE, timeout=60,
+    """The lines as printed, by a shell."""
+    lines = re.search(r"^ +xscontainer\(\) \{.*\}$((?:\n +xscontainer .*$)+)", text, re.MULTILINE)
+    assert lines
+    done = subprocess.run(["/bin/sh", "-ec", lines.group(0)], cwd=str(ROOT), stdout=subprocess.PIPE, timeout=60,
                           check=True)
-    assert re.search(r"^ +hadoop +Exited \(137\) ", done.stdout.decode("utf-8"), re.MULTILINE)
+    said = done.stdout.decode("utf-8")
+    assert re.search(r"^ +hadoop +Exited \(137\) ", said, re.MULTILINE)
+    assert "The VM web-2" in said and "Its containers are listed" in said and "#cloud-config" in said
 
 
 def check_node(text: str) -> None:
@@ -337,7 +343,7 @@ def check_node(text: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-@pytest.mark.parametrize("words", ["a XAPI pool of", "a monitor on every host", "stop hadoop"])
+@pytest.mark.parametrize("words", ["a XAPI pool of", "a monitor on every host", "stop hadoop", "$ xscontainer create"])
 def test_an_interrupted_demo_leaves_nothing(place: str, words: str, number: int) -> None:
     with Run(place, "--no-docker") as run:
         run.read_to(words)

@@ -6,8 +6,10 @@ that does not come about ends the demo with exit code 1.
 
 import argparse
 import json
+import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -15,16 +17,21 @@ from typing import Callable, List, Optional
 
 from xscontainer import keys
 from xscontainer.cli import inventory, listing
+from xscontainer.engine.hostkeys import parse_pin
 from xscontainer.errors import KeyNotAccepted
+from xscontainer.simulator import demo_cloud
+from xscontainer.simulator.demo_cloud import Cloud
 from xscontainer.simulator.demo_eye import Eye, engine_events
 from xscontainer.simulator.engines import SimulatorError, processes
 from xscontainer.simulator.engines.real import RealEngine
 from xscontainer.simulator.guests import OpenSSHGuest
 from xscontainer.simulator.world import ContainerSpec, Failure, GuestSpec, Interrupted, World
+from xscontainer.simulator.world_daemon import ROOT
 from xscontainer.simulator.xapi import ROOT_PASSWORD
 
 CLASSIC = "classic"
 CONTAINER = "hadoop"
+PASSWORD = "only its owner knows"
 GUESTS = (
     GuestSpec(CLASSIC, (
         ContainerSpec("hadoop", "hadoop:3.3", ("sleep", "100000")), ContainerSpec("tomcat", "tomcat:10"),
@@ -32,10 +39,12 @@ GUESTS = (
     GuestSpec("shop", (ContainerSpec("front", "nginx:1.27"), ContainerSpec("sessions", "redis:7", state="paused"))),
     GuestSpec("build", (ContainerSpec("runner", "runner:5"), ContainerSpec("last-job", "builder:12", state="exited"))),
     GuestSpec("fresh"),
-    GuestSpec("legacy", (ContainerSpec("erp", "erp:9"),), monitored=False, prepared=False),
+    GuestSpec("legacy", (ContainerSpec("erp", "erp:9"),), monitored=False, prepared=False, password=PASSWORD),
 )
+NEW = "web"
+COMMAND_SECONDS = 60.0
 HELP = """\
-To look at this pool yourself{while_staying}:
+To look at this pool yourself:
 
   Python    pip install XenAPI
             import XenAPI
@@ -50,9 +59,13 @@ To look at this pool yourself{while_staying}:
             await xapi.connect()
   Xen Orchestra on this machine
             Settings > Servers > Add server: http://127.0.0.1:{port}, user root, password {password}
-  xscontainer's own command
-            {python} -m xscontainer.cli --config {config} list
+  xscontainer's own command, in {tree}
+            xscontainer() {{ {python} -m xscontainer.cli --config {config} "$@"; }}
+            xscontainer list
+            xscontainer create {new}-2 --template "{template}" --network {network}
+            xscontainer drive show {new}
 """
+BRIEF = "To look at such a pool yourself, from Python, Node.js, Xen Orchestra or a shell: make demo ARGS=--stay"
 
 
 class Demo:
@@ -78,7 +91,7 @@ class Demo:
             raise SimulatorError(f"{shown} containers are listed, {wanted} are there")
 
     def onboard(self) -> None:
-        """A VM that nobody prepared: what is wrong is told, put right, and its containers are shown."""
+        """A VM that nobody prepared: what is wrong is told, its owner prepares it, and its containers are shown."""
         world = self._world
         for vm in (vm for vm in world.vms if not vm.spec.prepared):
             self.say(f"diagnose VM {vm.name}, which nobody prepared")
@@ -86,13 +99,39 @@ class Demo:
             self.say(f"  {found['code']}: {found['message']}")
             if found["code"] != KeyNotAccepted.code:
                 raise SimulatorError(f"the cause is {KeyNotAccepted.code}")
-            self.say(f"its owner lets the pool's key in; prepare VM {vm.name}")
-            vm.guest.authorize(found["public_key"])
-            begun = time.monotonic()
-            told = json.loads(world.call(1, "prepare", vmuuid=vm.uuid, username=vm.guest.user)[len("True"):])
-            listed = world.wait_published(vm.name)
-            self.say(f"  {len(listed)} container is shown {(time.monotonic() - begun) * 1000:.0f} ms later; "
-                     f"the host key {told['fingerprint']} is pinned")
+            self.say(f"  next: {found['next']}")
+            self.say("its owner prepares it: the fingerprint is from its console, the password on standard input")
+            self.command("prepare", vm.name, "--user", vm.guest.user, "--fingerprint",
+                         parse_pin(vm.guest.host_key_base64).fingerprint, "--password-fd", "0", given=vm.spec.password)
+            with open(vm.guest.authorized_keys_path, encoding="utf-8") as file:
+                if "ssh-rsa " not in file.read():
+                    raise SimulatorError(f"the pool's key is not in {vm.name}")
+
+    def create(self) -> None:
+        """A new VM out of a template, known before its first boot."""
+        self.command("create", NEW, "--template", demo_cloud.TEMPLATE, "--network", demo_cloud.NETWORK)
+        self.command("list", "--vm", NEW)
+
+    def command(self, *words: str, given: str = "") -> None:
+        """xscontainer's own command, as on the coordinator.
+
+        :param given: its standard input.
+        :raises SimulatorError: it failed.
+        """
+        world = self._world
+        self.say("$ xscontainer " + " ".join(shlex.quote(word) for word in words))
+        config = world.daemon(world.pool.coordinator).config_path
+        # In a session of its own, so that Ctrl-C reaches only us.
+        try:
+            done = subprocess.run([sys.executable, "-W", "ignore", "-m", "xscontainer.cli", "--config", config, *words],
+                                  input=given.encode("utf-8"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                  cwd=ROOT, timeout=COMMAND_SECONDS, start_new_session=True)
+        except subprocess.TimeoutExpired as error:
+            raise SimulatorError(f"xscontainer {words[0]} did not end in {COMMAND_SECONDS:g} s") from error
+        show("".join(f"    {line}\n" for line in done.stdout.decode("utf-8", "replace").splitlines()))
+        if done.returncode:
+            raise SimulatorError(f"xscontainer {words[0]} ended with {done.returncode}")
+        world.wait(lambda: True)  # notices an interrupt
 
     def act(self, eye: Eye, verb: str, event: str, state: str) -> None:
         """One action through host.call_plugin on another host than the VM's, and its way back to the clients."""
@@ -141,13 +180,13 @@ class Demo:
         self.say(f"  {CLASSIC} runs on {target.name_label} now; its list was there all the time, "
                  f"in each of the {len(sights)} events that a client got meanwhile")
 
-    def explain(self, staying: bool) -> None:
+    def explain(self) -> None:
         """How to point clients at it."""
         pool = self._world.pool
         show("\n" + HELP.format(
-            while_staying="" if staying else " (start the demo with --stay: make demo ARGS=--stay)",
             port=pool.coordinator.tcp_port, password=ROOT_PASSWORD, uuid=self._world.vm(CLASSIC).uuid,
-            container=CONTAINER, python=sys.executable, config=self._world.daemon(pool.coordinator).config_path) + "\n")
+            container=CONTAINER, tree=ROOT, python=sys.executable, new=NEW, template=demo_cloud.TEMPLATE,
+            network=demo_cloud.NETWORK, config=self._world.daemon(pool.coordinator).config_path) + "\n")
 
 
 def show(text: str) -> None:
@@ -168,7 +207,7 @@ def run(options: argparse.Namespace, stop: threading.Event) -> None:
                   progress=lambda text: demo.say(text))
     demo = Demo(world, begun)
     demo.say(parts(options))
-    with world:
+    with world, Cloud(world):
         demo.say(f"every list is published, {world.wait_all_published():.1f} s later "
                  f"(engines: {world.guests.engine}, SSH: {world.guests.kind})")
         demo.show_tree()
@@ -177,11 +216,13 @@ def run(options: argparse.Namespace, stop: threading.Event) -> None:
             demo.act(eye, "start", "start", "running")
             demo.migrate(eye)
         demo.onboard()
-        demo.show_tree()
-        demo.explain(options.stay)
+        demo.create()
         if options.stay:
+            demo.explain()
             demo.say("it stays until Ctrl-C")
             stop.wait()
+        else:
+            demo.say(BRIEF)
         demo.say("ending")
     left = processes.mentioning(world.directory)
     if left or processes.mounts_below(world.directory):
@@ -195,7 +236,8 @@ def parts(options: argparse.Namespace) -> str:
     engine = f"embedded engines ({reason})" if reason else "Docker engines"
     reason = "as asked for" if options.ssh == "embedded" else OpenSSHGuest.missing()
     server = f"an embedded SSH server ({reason})" if reason else "OpenSSH"
-    return f"{options.guests} guests: {engine} behind {server}"
+    more = "" if reason else "; where a password is asked for, an embedded SSH server"
+    return f"{options.guests} guests: {engine} behind {server}{more}"
 
 
 def guest_specs(count: int) -> List[GuestSpec]:

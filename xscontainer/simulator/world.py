@@ -48,6 +48,7 @@ class GuestSpec(NamedTuple):
     host: Optional[int] = None
     monitored: bool = True  # whether xscontainer-monitor is set from the start
     prepared: bool = True  # whether the pool's key is let in as soon as there is one
+    password: str = ""  # not empty: its SSH server is an embedded one, which lets in who gives it
 
 
 class Interrupted(Exception):
@@ -153,7 +154,8 @@ class World:
         self._check()
 
         self.guests = Guests(os.path.join(self.directory, "g"), len(self._specs), *self._kinds,
-                             guest_options=self._guest_options)
+                             guest_options=self._guest_options,
+                             passwords={n: spec.password for n, spec in enumerate(self._specs) if spec.password})
         stack.callback(self.guests.close)
         self.guests.start()
         self._check()

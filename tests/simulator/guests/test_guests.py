@@ -5,6 +5,7 @@ import shutil
 import socket
 import tempfile
 import time
+from pathlib import Path
 from typing import Any, Callable, Iterator, List
 
 import paramiko
@@ -287,3 +288,34 @@ def test_guest_works_where_docker_and_its_kin_are_missing(monkeypatch: pytest.Mo
             code, _, err = client.run("ncat -U /nowhere.sock")
             assert code == 1 and b"cannot connect" in err
     shutil.rmtree(directory, ignore_errors=True)
+
+
+# -- a password --------------------------------------------------------------------------------------------------------
+
+
+def test_an_embedded_guest_lets_in_who_knows_its_password_and_the_key_they_leave(tmp_path: Path) -> None:
+    with EmbeddedSSHGuest(str(tmp_path / "g"), password="right") as guest:
+        transport = paramiko.Transport((guest.address, guest.port))
+        try:
+            transport.start_client(timeout=10)
+            with pytest.raises(paramiko.AuthenticationException):
+                transport.auth_password(guest.user, "wrong", fallback=False)
+            assert transport.auth_password(guest.user, "right", fallback=False) == []
+            channel = transport.open_session(timeout=10)
+            channel.exec_command(f"echo '{KEY_LINE.strip()}' >>~/.ssh/authorized_keys")
+            assert channel.recv_exit_status() == 0
+        finally:
+            transport.close()
+        assert len(guest.authorized()) == 1
+
+
+def test_without_a_password_none_is_right(tmp_path: Path) -> None:
+    with EmbeddedSSHGuest(str(tmp_path / "g")) as guest:
+        transport = paramiko.Transport((guest.address, guest.port))
+        try:
+            transport.start_client(timeout=10)
+            with pytest.raises(paramiko.BadAuthenticationType) as refused:
+                transport.auth_password(guest.user, "", fallback=False)
+            assert refused.value.allowed_types == ["publickey"]
+        finally:
+            transport.close()

@@ -13,7 +13,7 @@ from xscontainer.simulator.engines.errors import SimulatorError
 from xscontainer.simulator.engines.faults import AT_CONNECT, Fault, Faults
 from xscontainer.simulator.engines.started import Started
 from xscontainer.simulator.guests.addresses import AddressBlock, bind_all, listen_on
-from xscontainer.simulator.guests.hostkey import HostKey, make_host_key, write_private
+from xscontainer.simulator.guests.hostkey import HostKey, make_host_key, read_host_key, write_private
 
 MAX_SOCKET_PATH = 100
 
@@ -84,6 +84,11 @@ class Guest(Started):
         self._host_key = make_host_key(kind or self._host_key_type)
         write_private(self.host_key_path, self._host_key.private)
         return self._host_key.base64
+
+    def set_host_key(self, private: str) -> None:
+        """Show this key, an OpenSSH PEM, from now on."""
+        self._host_key = read_host_key(private.encode("ascii"))
+        write_private(self.host_key_path, self._host_key.private)
 
     def authorize(self, public_key_line: str) -> None:
         """Let this public key in (one line, as in authorized_keys)."""

@@ -1,8 +1,9 @@
 """A guest without OpenSSH: an SSH server made of threads (paramiko's server side).
 
-It serves what a client of containers asks of a guest: public key logins, direct-streamlocal@openssh.com channels, and
-commands, which a shell of this machine runs with the guest's PATH. On that PATH ``docker``, ``socat`` and ``ncat`` are
-this machine's own or, where one is missing, a small stand-in that does the one thing they are needed for.
+It serves what a client of containers asks of a guest: logins by public key and, if it has one, by password,
+direct-streamlocal@openssh.com channels, and commands, which a shell of this machine runs with the guest's PATH. On that
+PATH ``docker``, ``socat`` and ``ncat`` are this machine's own or, where one is missing, a small stand-in that does the
+one thing they are needed for.
 """
 
 import base64
@@ -38,20 +39,31 @@ class EmbeddedSSHGuest(Guest):
     :param forwarding: whether streamlocal channels are allowed (AllowStreamLocalForwarding).
     :param tools: the only programs on the PATH of commands in the guest; None: all of this machine, and stand-ins.
     :param max_sessions: channels open at once per connection; more are refused (MaxSessions counts alike).
+    :param password: lets in the user who gives it; empty: nobody, only keys do.
     """
 
     def __init__(
         self, directory: str, forwarding: bool = True, tools: Optional[Sequence[str]] = None, max_sessions: int = 10,
-        **common: Any
+        password: str = "", **common: Any
     ) -> None:
         super().__init__(directory, **common)
         self.forwarding = forwarding
         self.max_sessions = max_sessions
+        self.password = password
+        self._link_keys()
         self._path = make_path(self.directory, tools)
         self._gate = threading.Event()
         self._gate.set()
         self._lock = threading.Lock()
         self._transports: Set[_Transport] = set()
+
+    def _link_keys(self) -> None:
+        """Have the keys where commands in the guest look for them."""
+        place = os.path.join(self.directory, "home", ".ssh")
+        os.makedirs(place, mode=0o700, exist_ok=True)
+        link = os.path.join(place, "authorized_keys")
+        if not os.path.islink(link):
+            os.symlink(self.authorized_keys_path, link)
 
     # -- life -------------------------------------------------------------------------------------------------------
     def freeze(self) -> None:
@@ -133,10 +145,14 @@ class _Policy(paramiko.ServerInterface):
         self._transport = transport
 
     def get_allowed_auths(self, username: str) -> str:
-        return "publickey"
+        return "publickey,password" if self._guest.password else "publickey"
 
     def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
         fits = username == self._guest.user and key.asbytes() in self._guest.authorized()
+        return int(AUTH_SUCCESSFUL if fits else AUTH_FAILED)
+
+    def check_auth_password(self, username: str, password: str) -> int:
+        fits = username == self._guest.user and password == self._guest.password != ""
         return int(AUTH_SUCCESSFUL if fits else AUTH_FAILED)
 
     def check_channel_request(self, kind: str, chanid: int) -> int:

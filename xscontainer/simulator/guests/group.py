@@ -27,11 +27,13 @@ class Guests(Started):
     :param port: 0 picks a free one.
     :param identity: what embedded engines pretend to be.
     :param guest_options: more arguments for each guest (options=, tools=, mode=, forwarding=, host_key_type= ...).
+    :param passwords: by index, of guests that let in who gives it; they are embedded ones, whatever the others are.
     """
 
     def __init__(
         self, directory: Optional[str] = None, count: int = 1, kind: str = "auto", engine: str = "auto", port: int = 0,
         identity: Optional[Identity] = None, guest_options: Optional[Dict[str, Any]] = None,
+        passwords: Optional[Dict[int, str]] = None,
     ) -> None:
         self.count = count
         self.kind = _choose(kind, "openssh", OpenSSHGuest.missing())
@@ -42,6 +44,7 @@ class Guests(Started):
         self._port = port
         self._identity = identity or Identity()
         self._guest_options = dict(guest_options or {})
+        self._passwords = dict(passwords or {})
         self._acceptor = Acceptor()
         self._guests: List[Guest] = []
 
@@ -75,7 +78,9 @@ class Guests(Started):
         place = os.path.join(self.directory, f"g{index:03d}")
         common = dict(self._guest_options, address=address, listener=listener, port=listener.getsockname()[1],
                       acceptor=self._acceptor)
-        if self.kind == "openssh":
+        if index in self._passwords:
+            common["password"] = self._passwords[index]
+        elif self.kind == "openssh":
             return OpenSSHGuest(place, **common)
         # Here, not above: paramiko costs 150 ms and 20 MB that sshd does not need.
         from xscontainer.simulator.guests.embedded import EmbeddedSSHGuest

@@ -1,7 +1,7 @@
 """Host keys of a guest, made in this process: an ssh-keygen per guest would cost more than the guest."""
 
 import os
-from typing import NamedTuple, Union
+from typing import Any, NamedTuple, Union
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -29,6 +29,18 @@ def make_host_key(kind: str = "ed25519") -> HostKey:
         key = rsa.generate_private_key(65537, 3072)
     else:
         raise ValueError(f"no such kind of host key: {kind}")
+    return _host_key(key)
+
+
+def read_host_key(private: bytes) -> HostKey:
+    """The key in an OpenSSH PEM without a passphrase.
+
+    :raises ValueError: it is none.
+    """
+    return _host_key(serialization.load_ssh_private_key(private, None))
+
+
+def _host_key(key: Any) -> HostKey:
     public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()

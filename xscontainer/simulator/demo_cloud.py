@@ -1,0 +1,73 @@
+"""What the demo's pool makes VMs of: storage, a network, a template; and guests that do what a config drive says."""
+
+import contextlib
+import json
+import os
+import re
+from pathlib import Path
+from typing import Dict
+
+from xscontainer import keys
+from xscontainer.configdrive import isoread
+from xscontainer.simulator.engines import EmbeddedEngine
+from xscontainer.simulator.guests.embedded import EmbeddedSSHGuest
+from xscontainer.simulator.world import World
+from xscontainer.simulator.xapi.templates import provision_xml
+
+TEMPLATE = "Docker on Debian"
+NETWORK = "Guests"
+USER = "core"  # of the default configurations
+CONTAINER = "hello"
+_USER_DATA = "openstack/latest/user_data"
+_PUBLIC = re.compile(r"ssh-rsa [A-Za-z0-9+/=]+")
+_PRIVATE = re.compile(r'ed25519_private: ("(?:[^"\\]|\\.)*")')
+
+
+class Cloud:
+    """Furnishes a world's pool; a new VM that starts with a config drive for cloud-init boots. A context manager."""
+
+    def __init__(self, world: World) -> None:
+        self._pool = world.pool
+        self._directory = os.path.join(world.directory, "c")
+        self._running: Dict[str, contextlib.ExitStack] = {}  # by the VM's reference
+        self._pool.add_storage()
+        self._pool.create_network(NETWORK)
+        self._pool.create_vm(TEMPLATE, template=True, power_state="Halted", other_config={
+            "disks": provision_xml([{"size": "20G"}])})
+        self._pool.on_power(self._follow)
+
+    def __enter__(self) -> "Cloud":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for ref in list(self._running):
+            self._running.pop(ref).close()
+
+    def _follow(self, ref: str, event: str) -> None:
+        """Called in the thread of the operation."""
+        if event in ("stop", "reboot") and ref in self._running:
+            self._running.pop(ref).close()
+            self._pool.guest_networks[ref] = {}
+        if event in ("start", "reboot"):
+            for drive in self._pool.records("VBD").values():
+                if drive["VM"] == ref and drive["other_config"].get("config-drive") == "True":
+                    image = Path(self._pool.disk_path(drive["VDI"])).read_bytes()
+                    self._boot(ref, (isoread.file_in(image, _USER_DATA) or b"").decode("utf-8"))
+
+    def _boot(self, ref: str, user_data: str) -> None:
+        """As much of a first boot as a login takes: the keys that may, the key that the guest shows, an engine."""
+        stack = self._running[ref] = contextlib.ExitStack()
+        guest = EmbeddedSSHGuest(os.path.join(self._directory, str(self._pool.vm(ref)["uuid"])[:8]))
+        stack.callback(guest.close)
+        guest.user = USER
+        for line in _PUBLIC.findall(user_data):
+            guest.authorize(line)
+        private = _PRIVATE.search(user_data)
+        if private:
+            guest.set_host_key(json.loads(private.group(1)))
+        stack.enter_context(EmbeddedEngine(guest.directory, guest.engine_socket)).run(CONTAINER, image="hello:1")
+        guest.start()
+        # A guest of its own machine has both where they are looked for.
+        self._pool.set_key(ref, keys.SSH_PORT, str(guest.port))
+        self._pool.set_key(ref, keys.ENGINE_SOCKET, guest.engine_socket)
+        self._pool.set_networks(ref, {"0/ip": guest.address})

@@ -14,6 +14,7 @@ from xscontainer import addresses, keys, xmlform
 from xscontainer.access import hang_up, remembered_of
 from xscontainer.certificates import renewal
 from xscontainer.engine.api import Engine
+from xscontainer.engine.connection import End
 from xscontainer.engine.events import EventStream
 from xscontainer.errors import (
     AddressUnknown,
@@ -59,14 +60,13 @@ class Opener(NamedTuple):
     :ivar open: (VM, what worked last time) -> an open engine and what worked this time.
     :ivar slots: bounds how many monitors connect at once.
     :ivar unsettled: called with the VM's uuid when a write to XAPI failed.
-    :ivar ending: called, again and again, with a VM whose certificates need successors and when they end (seconds
-        since the epoch); may raise XapiError.
+    :ivar ending: called, again and again, with a VM and which certificates need successors; may raise XapiError.
     """
 
     open: "Callable[[VMRecord, Remembered], Tuple[Engine, Remembered]]"
     slots: threading.Semaphore
     unsettled: "Callable[[str], None]"
-    ending: "Callable[[VMRecord, float], None]" = lambda vm, ends: None
+    ending: "Callable[[VMRecord, Tuple[End, ...]], None]" = lambda vm, ends: None
 
 
 class Monitor:
@@ -301,12 +301,13 @@ class Monitor:
             self._info = (version, info)
             self._documents[keys.INFO] = xmlform.docker_info(info)
             self._documents[keys.VERSION] = xmlform.docker_version(version)
-        self._look_at_end(engine.connection.ends)
+        self._look_at_ends(engine.connection.ends())
 
-    def _look_at_end(self, ends: Optional[float]) -> None:
-        if ends is not None and renewal.due(ends, time.time()):
+    def _look_at_ends(self, ends: "Tuple[End, ...]") -> None:
+        due = tuple(end for end in ends if renewal.due(end.at, time.time()))
+        if due:
             try:
-                self._opener.ending(self._vm, ends)
+                self._opener.ending(self._vm, due)
             except XapiError as exc:
                 log.warning("VM %s: %s", self._vm.label, exc)
 

@@ -1,5 +1,6 @@
 """TLS without a real engine: each way in which a server disappoints has a cause of its own, and is noticed in time."""
 
+import math
 import socket
 import ssl
 import threading
@@ -119,6 +120,22 @@ def test_one_of_the_pools_own_that_names_no_vm_is_good_for_none(serve: Make) -> 
     pools = Authority.new(certs.POOL_CA)
     with pytest.raises(TLSCertificateInvalid, match="is made out to no VM, and not to this one"):
         connect(pools.credentials, serve(Script(), of=pools).port, vm="4a1b2c3d-0000-4000-8000-123456789abc")
+
+
+def test_when_what_it_stands_on_ends(serve: Make, opened: List[tls.TLSConnection]) -> None:
+    foreign = Authority.new()
+    day = 86400.0
+    ca = making.new_ca("a CA", NOW - (making.CA_DAYS - 9) * day)
+    before, after = making.new_ca("another", NOW), making.new_ca("a third", NOW)
+    pair = making.new_server(ca, "x", ["127.0.0.1"], NOW)
+    credentials = foreign.credentials._replace(ca=before.certificate + ca.certificate + after.certificate)
+    opened.append(connect(credentials, serve(Script(), of=foreign, pair=pair).port))
+    found = {end.whose: round((end.at - NOW) / day) for end in opened[0].ends()}
+    assert found.pop("engine") in (8, 9) and found == {"ca": 9, "client": making.LEAF_DAYS}
+    # What the library cannot read, or which leads there by others, is no reason to warn.
+    assert certs.ca_end(b"x", ca.certificate) == math.inf
+    stranger = ssl.PEM_cert_to_DER_cert(foreign.server.certificate)
+    assert round((certs.ca_end(stranger, ca.certificate + after.certificate) - NOW) / day) == making.CA_DAYS
 
 
 def _odd(ca: making.Pair, fault: str) -> making.Pair:

@@ -135,6 +135,32 @@ def test_a_port_where_something_else_answers(world: TLSWorld, vm: VM) -> None:
         guest.close()
 
 
+def test_the_client_certificate_is_renewed_by_the_coordinator(world: TLSWorld, vm: VM) -> None:
+    """Nobody is told: no admin has anything to do."""
+    xapi = world.session.xenapi
+    config = xapi.pool.get_other_config(xapi.pool.get_all()[0])
+    ca, client = (pair.read(world.session, config[key]) for key in (keys.TLS_CA_SECRET, keys.TLS_CLIENT_SECRET))
+    old = making.new_client(making.Pair(ca.certificate, ca.key), "x", time.time() - 800 * DAY)
+    for host in (0, 1):
+        world.kill_daemon(host)
+    pair.replace(world.session, client, old.certificate, old.key)
+    vm.engine.run("renewed")
+    world.start_daemon(1)
+    world.wait_right(vm)  # with what ends soon
+    world.start_daemon(0)
+    until(lambda: pair.read(world.session, client.key_uuid).certificate != old.certificate)
+    new = pair.read(world.session, client.key_uuid)
+    assert certs.validity(certs.load(new.certificate))[1] > time.time() + 800 * DAY
+    # The standing connection need not know; the next one has the new pair.
+    vm.engine.run("still")
+    world.wait_right(vm)
+    world.kill_daemon(1)
+    vm.engine.run("anew")
+    world.start_daemon(1)
+    world.wait_right(vm)
+    assert messages(world) == []
+
+
 def test_a_certificate_that_ends_soon_is_told_once(world: TLSWorld, vm: VM) -> None:
     xapi = world.session.xenapi
     ca = pair.read(world.session, xapi.pool.get_other_config(xapi.pool.get_all()[0])[keys.TLS_CA_SECRET])
@@ -157,24 +183,6 @@ def test_a_certificate_that_ends_soon_is_told_once(world: TLSWorld, vm: VM) -> N
     world.start_daemon(1)
     world.wait_right(vm)
     assert len(messages(world)) == 1 and world.key(vm, keys.TLS_WARNED) == mark
-
-
-def test_the_client_certificate_is_renewed_by_the_coordinator(world: TLSWorld, vm: VM) -> None:
-    xapi = world.session.xenapi
-    config = xapi.pool.get_other_config(xapi.pool.get_all()[0])
-    ca, client = (pair.read(world.session, config[key]) for key in (keys.TLS_CA_SECRET, keys.TLS_CLIENT_SECRET))
-    old = making.new_client(making.Pair(ca.certificate, ca.key), "x", time.time() - 800 * DAY)
-    pair.replace(world.session, client, old.certificate, old.key)
-    world.kill_daemon(0)
-    world.start_daemon(0)
-    until(lambda: pair.read(world.session, client.key_uuid).certificate != old.certificate)
-    new = pair.read(world.session, client.key_uuid)
-    assert certs.validity(certs.load(new.certificate))[1] > time.time() + 800 * DAY
-    # The standing connection need not know; the next one has the new pair.
-    world.kill_daemon(1)
-    vm.engine.run("renewed")
-    world.start_daemon(1)
-    world.wait_right(vm)
 
 
 def test_another_vms_engine_is_not_shown(world: TLSWorld, vm: VM) -> None:

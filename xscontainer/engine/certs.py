@@ -1,6 +1,7 @@
 """Certificates on the engine's side: what a TLS connection is made from, and what is wrong with one shown to us."""
 
 import datetime
+import math
 import re
 import ssl
 import tempfile
@@ -162,15 +163,26 @@ def fault(shown: Facts, signer: Optional[Facts], wanted: str, wrong_name: bool, 
 
 
 def signer_of(certificate: x509.Certificate, ca: str) -> Optional[Facts]:
-    """The certificate in ``ca`` (PEM) whose key signed this one, if one did."""
+    """The certificate in ``ca`` (PEM) whose key signed this one, if one did; of several the one that lasts longest."""
+    found = []
     for block in each(ca):
         try:
             authority = load(block)
             certificate.verify_directly_issued_by(authority)
-            return facts(authority)
+            found.append(facts(authority))
         except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
             continue
-    return None
+    return max(found, key=lambda authority: authority.ends, default=None)
+
+
+def ca_end(der: bytes, ca: str) -> float:
+    """When the last certificate in ``ca`` (PEM) ends that vouches for one that was found good; since the epoch."""
+    try:
+        signer = signer_of(load(ssl.DER_cert_to_PEM_cert(der)), ca)
+        # Others stand between: which of these they lead to is not told.
+        return signer.ends if signer else max(validity(load(block))[1] for block in each(ca))
+    except ValueError:
+        return math.inf  # OpenSSL reads what the library does not
 
 
 def vm_name(uuid: str) -> str:

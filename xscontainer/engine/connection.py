@@ -3,7 +3,7 @@
 import io
 import time
 from abc import ABC, abstractmethod
-from typing import Optional
+from typing import NamedTuple, Optional, Tuple
 
 from xscontainer.errors import EngineTimeout
 
@@ -72,13 +72,26 @@ class StreamReader(io.RawIOBase):
         return len(data)
 
 
+ENGINE, CA, CLIENT = "engine", "ca", "client"
+
+
+class End(NamedTuple):
+    """When a certificate ends that a connection stands on.
+
+    :ivar whose: the ENGINE's, that of its CA, or ours (CLIENT).
+    :ivar at: seconds since the epoch.
+    """
+
+    whose: str
+    at: float
+
+
 class Connection(ABC):
     """One open way to an engine. Thread-safe."""
 
     method: str = ""  # how streams reach the engine's socket; worth remembering for the next connection
     socket: str = ""  # which that is, if it had to be found; the same
     address: str = ""  # where the guest answered
-    ends: Optional[float] = None  # when the first of the certificates does that it stands on; since the epoch
 
     @abstractmethod
     def open_stream(self, timeout: float) -> EngineStream:
@@ -101,6 +114,10 @@ class Connection(ABC):
     @abstractmethod
     def closed(self) -> bool:
         """Whether it has ended, by close() or by itself."""
+
+    def ends(self) -> "Tuple[End, ...]":
+        """Of the certificates that it stands on, if there are any."""
+        return ()
 
     def doubt(self, seconds: float) -> None:  # noqa: B027 - to do nothing is right for some
         """The guest may have left this address: have it end soon, unless it gives a sign of life within about

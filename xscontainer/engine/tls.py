@@ -10,7 +10,7 @@ from cryptography import x509
 
 from xscontainer.engine import certs, failures
 from xscontainer.engine.certs import Credentials
-from xscontainer.engine.connection import Connection
+from xscontainer.engine.connection import CA, CLIENT, ENGINE, Connection, End
 from xscontainer.engine.dial import dial
 from xscontainer.engine.exchange import exchange
 from xscontainer.engine.tlsstream import TLSStream, hung_up, refusal, said
@@ -68,6 +68,7 @@ class TLSConnection(Connection):
         self._channels = threading.BoundedSemaphore(engine.max_channels)
         self._lock = threading.Lock()
         self._streams: Set[TLSStream] = set()
+        self._shown: Optional[Tuple[float, bytes]] = None  # end and DER of the engine's certificate
         self._proven: Optional[TLSStream] = None  # has carried a request, and waits for the next
         self._closed = False
 
@@ -137,6 +138,12 @@ class TLSConnection(Connection):
     def closed(self) -> bool:
         return self._closed
 
+    def ends(self) -> Tuple[End, ...]:
+        if self._shown is None:
+            return ()
+        ends, der = self._shown
+        return (End(ENGINE, ends), End(CA, certs.ca_end(der, self._credentials.ca)), End(CLIENT, self._own_end))
+
     def describe(self) -> str:
         return f"{self.address} port {self._target.port} (TLS)"
 
@@ -164,7 +171,7 @@ class TLSConnection(Connection):
                 raise
             raise ours from error
         self.address = address
-        self.ends = min(self._own_end, ssl.cert_time_to_seconds(shown["notAfter"]))
+        self._shown = (ssl.cert_time_to_seconds(shown["notAfter"]), sock.getpeercert(True) or b"")
         return sock, where
 
     def _check_vm(self, named: Optional[Tuple[str, ...]], where: str) -> None:

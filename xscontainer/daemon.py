@@ -111,7 +111,8 @@ class Daemon:
         self._host = Host()
         self._opener = Opener(self._access.open, threading.Semaphore(conf.monitor.start_workers), self._unsettled,
                               lambda vm, ends: expiry.warn(self._sessions, self._access.facts.pool, vm, ends))
-        self._registry = Registry(self._host, self._make_monitor, lambda vm: wipe(self._sessions, vm))
+        self._registry = Registry(self._host, self._make_monitor, lambda vm: wipe(self._sessions, vm),
+                                  lambda: self._watch.resync())
         self._watch = Watch(
             lambda: login(conf, conf.xapi.event_timeout + POLL_MARGIN), conf.xapi.event_timeout,
             self._prepare, self._deliver, self._stream_lost)

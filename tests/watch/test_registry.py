@@ -2,7 +2,7 @@
 
 import threading
 import time
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import pytest
 from hypothesis import given
@@ -28,13 +28,14 @@ def vm(uuid: str = "u", power_state: str = "Running", resident_on: str = HERE, r
 class World:
     """What the registry acts upon, and what it did."""
 
-    def __init__(self, is_coordinator: bool = False) -> None:
+    def __init__(self, is_coordinator: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self.log: List[str] = []
         self.monitors: List["StandIn"] = []
         self.wiping: Optional[BaseException] = None
         self.settling: Any = None
         self.starting: Optional[BaseException] = None
-        self.registry = Registry(Host(HERE, is_coordinator), self._make, self.wipe)
+        self.telling: Optional[BaseException] = None
+        self.registry = Registry(Host(HERE, is_coordinator), self._make, self.wipe, self.resync, clock)
         self._thread: Optional[threading.Thread] = None
 
     def _make(self, record: VMRecord) -> Any:
@@ -45,6 +46,9 @@ class World:
         self.log.append(f"{by} wipes {record.uuid}")
         if self.wiping is not None:
             raise self.wiping
+
+    def resync(self) -> None:
+        self.log.append("resync")
 
     def tell(self, *records: VMRecord, gone: str = "", full: bool = False) -> None:
         changes = [VMChange(record.uuid, record) for record in records]
@@ -91,6 +95,8 @@ class StandIn:
 
     def update(self, record: VMRecord) -> None:
         self.world.log.append(f"update {record.uuid}")
+        if self.world.telling is not None:
+            raise self.world.telling
         self.vm = record
 
     def wipe(self, record: VMRecord) -> None:
@@ -200,6 +206,46 @@ def test_the_watchdog_sees_that_it_goes_round(world: World, quick: None) -> None
     until(lambda: world.registry.turned_at > before)
 
 
+@pytest.mark.parametrize("what", ["starting", "telling", "settling", "wiping"])
+def test_an_error_about_one_vm_leaves_the_others_monitored(
+        world: World, quick: None, what: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever it is."""
+    world.start()
+    if what != "starting":
+        world.tell(vm())
+        until(lambda: world.did("start u"))
+    setattr(world, what, MemoryError("none is left"))
+    world.tell(vm(power_state="Halted") if what == "wiping" else vm(docker_ps="x"))
+    until(lambda: world.did("resync"))
+    assert "u'" in caplog.text and "none is left" in caplog.text
+    setattr(world, what, None)
+    world.tell(vm("v"), vm(docker_ps="x"), full=True)
+    until(lambda: len(world.registry.records()) == 2)
+    if what == "settling":
+        count = world.did("settle u")
+        world.tell(vm(docker_ps="x"))
+        until(lambda: world.did("settle u") > count)
+
+
+def test_an_error_that_stays_is_met_less_and_less_often() -> None:
+    now = [0.0]
+    world = World(clock=lambda: now[0])
+    world.registry._resync = lambda: world.tell(vm(), full=True)
+    world.starting, tries = MemoryError("none is left"), []
+
+    def pause() -> float:
+        now[0] += 1.0
+        if now[0] > 3600.0:
+            world.registry.stop()
+        tries.append(world.did("start u"))
+        return 0.0
+
+    world.registry._pause = pause  # type: ignore[method-assign]
+    world.tell(vm(), full=True)
+    world.registry.run()
+    assert 10 < tries[-1] < 60 and tries[-1] - tries[-1200] <= 6
+
+
 def test_stop_ends_every_monitor_and_wipes_none(world: World) -> None:
     world.tell(*(vm(f"u{number}") for number in range(20)))
     world.run()
@@ -289,6 +335,32 @@ def test_while_xapi_is_away_each_round_asks_once(world: World, monkeypatch: pyte
         world.registry.check(f"u{number}")
     until(lambda: world.did("start u19"))
     assert sum(line.startswith("settle") for line in world.log) == 1
+
+
+def test_a_thousand_wipes_hold_no_start_up_and_are_not_stuck() -> None:
+    """A whole pool is shut down, and XAPI takes 50 ms for each of four keys."""
+    now, gap, booted = [0.0], 0.0, 0.0
+    world = World(is_coordinator=True, clock=lambda: now[0])
+
+    def wipe(record: VMRecord) -> None:
+        nonlocal gap, booted
+        gap = max(gap, now[0] - world.registry.turned_at)
+        now[0] += 0.2
+        world.log.append("wiped")
+        if world.did("wiped") == 100:
+            world.tell(vm("boots"))
+            booted = now[0]
+        if world.did("wiped") == 1000:
+            world.registry.stop()
+
+    started: List[float] = []
+    world.registry._wipe = wipe
+    world.tell(*(vm(f"u{number}", "Halted", docker_ps="x") for number in range(1000)), full=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StandIn, "start", lambda monitor: started.append(now[0]))
+        world.registry.run()
+    assert world.did("wiped") == 1000 and started
+    assert started[0] - booted <= 1.5 and gap <= 1.5
 
 
 def test_check_of_a_vm_that_is_not_here(world: World) -> None:

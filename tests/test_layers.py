@@ -22,7 +22,7 @@ LAYERS: List[FrozenSet[str]] = [
         "errors keys harmless model engineevent xmlform vmrecord eligibility policy settings addresses cloudconfig "
         "reach diagnosis calls pacing".split()
     ),  # L0 words
-    frozenset("xapi engine systemd names".split()),  # L1 doors
+    frozenset("xapi engine systemd names hostlock".split()),  # L1 doors
     frozenset("access publish configdrive certificates".split()),  # L2 joins
     frozenset("monitor registry actions".split()),  # L3 work
     frozenset("daemon plugin forward prepare_vm cli server context".split()),  # L4 entries

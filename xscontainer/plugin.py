@@ -276,7 +276,9 @@ def _storage_host(session: Session, arguments: "Mapping[str, str]", here: str) -
     if "vdiuuid" in arguments:
         return storage.disk_host(session, xapi.VDI.get_by_uuid(arguments["vdiuuid"]), here)
     if "sruuid" in arguments:
-        return storage.nearest_host(session, xapi.SR.get_by_uuid(arguments["sruuid"]), here)
+        # A VM's always to the same one: there, calls that change one VM wait for each other.
+        preferred = "" if "vmuuid" in arguments else here
+        return storage.nearest_host(session, xapi.SR.get_by_uuid(arguments["sruuid"]), preferred)
     return here
 
 

@@ -205,6 +205,7 @@ def test_where_storage_is_attached(pool: Pool, session: Session) -> None:
     assert storage.nearest_host(session, shared, here.ref) == here.ref
     assert storage.nearest_host(session, shared, there.ref) == there.ref
     assert storage.nearest_host(session, local, here.ref) == there.ref
+    assert storage.nearest_host(session, shared) == min(here.ref, there.ref)
     pool.attach_sr(local, there, False)
     with pytest.raises(StorageNotAttached, match="attached to no host"):
         storage.nearest_host(session, local, here.ref)

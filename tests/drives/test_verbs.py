@@ -219,8 +219,11 @@ def test_what_a_killed_call_left_is_removed_by_the_next(pool: PluginPool) -> Non
         mark, {keys.OWNER: uuid}, dict(mark, **{keys.OWNER: other_uuid}))]
     in_use = pool.pool.create_disk(sr, b"x", name=placing.NAME, other_config=dict(mark, **{keys.OWNER: uuid}))
     pool.pool.add_drive(other, in_use, mode="RO")
+    _, young = (pool.pool.create_disk(sr, b"x", name=placing.NAME, other_config=dict(
+        mark, **{keys.OWNER: uuid, placing.MADE: f"{time.time() - age:.0f} x"})) for age in (3600, 5))
     vdi = create(pool, uuid)
-    assert sorted(pool.pool.records("VDI")) == sorted([vdi, in_use] + kept)
+    # The young one another call may be filling.
+    assert sorted(pool.pool.records("VDI")) == sorted([vdi, in_use, young] + kept)
 
 
 # --- failing ------------------------------------------------------------------------------------
@@ -280,12 +283,13 @@ def test_storage_that_leaves_during_the_call_is_followed(pool: PluginPool,
     sr = pool.pool.create_sr("moving", [pool.hosts[0].sim, pool.hosts[1].sim])
     vm, uuid = new_vm(pool)
     seen: List[str] = []
+    first = min((pool.hosts[0].sim, pool.hosts[1].sim), key=lambda host: str(host.ref))
 
     def look(session: Any, vm_uuid: str, sr_uuid: str) -> Any:
         found = real(session, vm_uuid, sr_uuid)
         if not seen:
             seen.append("left")
-            pool.pool.attach_sr(sr, pool.hosts[0].sim, False)
+            pool.pool.attach_sr(sr, first, False)
         return found
 
     real = placing.look

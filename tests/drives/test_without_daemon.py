@@ -3,7 +3,10 @@
 import pytest
 
 from tests.drives.conftest import sr_of
+from tests.drives.test_verbs import PINNING, config, drives, new_vm, sr_uuid, user_data
 from tests.plugin.pool import PluginPool
+from tests.waiting import until
+from xscontainer import keys
 
 
 def test_config_drives_need_no_daemon(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -16,3 +19,21 @@ def test_config_drives_need_no_daemon(tmp_path_factory: pytest.TempPathFactory) 
         assert pool.call(pool.hosts[0], "get_config_drive_configuration", vdiuuid=vdi) == "True" + text
         again = pool.call(pool.hosts[1], "create_config_drive", vmuuid=pool.uuid(vm), sruuid=sr, configuration=text)[4:]
         assert [record["uuid"] for record in pool.pool.records("VDI").values()] == [again] != [vdi]
+
+
+def test_calls_for_one_vm_wait_for_each_other_whichever_host_they_come_to(
+        tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Each is a process of its own. The pin is of the drive that stays, and nobody's disk is taken from them."""
+    with PluginPool(str(tmp_path_factory.mktemp("n")), hosts=3, daemons=False) as pool:
+        pool.pool.add_storage()
+        pool.pool.transfer_delay = 0.5
+        vm, uuid = new_vm(pool)
+        arguments = {"vmuuid": uuid, "sruuid": sr_uuid(pool), "configuration": PINNING}
+        task = pool.client.xenapi.task
+        calls = [pool.client.xenapi.Async.host.call_plugin(host.sim.ref, "xscontainer", "create_config_drive", arguments)
+                 for host in pool.hosts]
+        until(lambda: all(task.get_status(call) != "pending" for call in calls), "calls still run", 60)
+        assert [task.get_error_info(call) for call in calls] == [[]] * 3
+        drive, = drives(pool, vm)
+        assert list(pool.pool.records("VDI")) == [drive["VDI"]]
+        assert f"ssh-ed25519 {config(pool, vm)[keys.HOST_KEY]}" in user_data(pool, drive["VDI"])

@@ -1,10 +1,11 @@
 """Config drives: what a new VM is told when it first starts."""
 
 import contextlib
+import os
 import threading
-from typing import TYPE_CHECKING, Iterator, List, Set
+from typing import TYPE_CHECKING, Iterator, List
 
-from xscontainer import cloudconfig
+from xscontainer import cloudconfig, hostlock
 from xscontainer.actions import DONE
 from xscontainer.actions.context import Context
 from xscontainer.errors import ArgumentError, DriveBusy, KeyPairError, NotConfigDrive
@@ -23,10 +24,6 @@ WAITING_SECONDS = 60.0
 
 # The daemon's memory is bounded, and a call holds all of a drive.
 _reading = threading.Lock()
-
-_changed = threading.Condition()
-_being_changed: Set[str] = set()  # uuids of VMs
-
 
 def get_config_drive_default(context: Context, templateuuid: str) -> str:
     """``True`` and the configuration that goes with a template (guest-config/defaults.json)."""
@@ -50,7 +47,7 @@ def create_config_drive(context: Context, vmuuid: str, sruuid: str, configuratio
     :param datasource: "configdrive", or "nocloud" for guests whose cloud-init knows only that one.
     """
     template = given_template(configuration)
-    with _one_at_a_time(vmuuid):
+    with _one_at_a_time(context, vmuuid):
         return DONE + _replace(context, vmuuid, sruuid, template, datasource)
 
 
@@ -74,21 +71,17 @@ def _replace(context: Context, vmuuid: str, sruuid: str, template: str, datasour
 
 
 @contextlib.contextmanager
-def _one_at_a_time(vm_uuid: str) -> "Iterator[None]":
-    """Two calls for one VM would each replace the drive that they found.
+def _one_at_a_time(context: Context, vm_uuid: str) -> "Iterator[None]":
+    """Two calls for one VM would each replace the drive that they found. All of them come to one host.
 
     :raises DriveBusy: the other one takes too long.
     """
-    with _changed:
-        if not _changed.wait_for(lambda: vm_uuid not in _being_changed, WAITING_SECONDS):
+    directory = os.path.dirname(context.settings.daemon.socket)
+    # Few files, whatever comes and goes; VMs that share one wait for each other.
+    with hostlock.held(directory, f"drive-{vm_uuid[:2]}.lock", WAITING_SECONDS) as held:
+        if not held:
             raise DriveBusy("Another call is making a config drive for this VM.", "Repeat the call in a moment.")
-        _being_changed.add(vm_uuid)
-    try:
         yield
-    finally:
-        with _changed:
-            _being_changed.discard(vm_uuid)
-            _changed.notify_all()
 
 
 def given_template(configuration: str) -> str:

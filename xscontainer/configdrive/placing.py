@@ -29,6 +29,9 @@ MADE = "xscontainer-made"
 # s in which a few hundred KiB are written to a disk.
 UPLOAD_SECONDS = 120.0
 
+# s after which no call is at work with a disk that it has made.
+MOST_SECONDS = 600.0
+
 # XAPI's beginning of time: no VM has started then.
 _NEVER = "1970"
 _INTERNAL = "is_host_internal_management_network"
@@ -210,7 +213,13 @@ def _destroy(session: Session, site: Site, disks: "Callable[[], Iterable[str]]")
 
 def _left_over(session: Session, site: Site) -> "List[str]":
     """Disks made for the VM that were never attached to it, or stayed when they were replaced."""
-    return list(_disks_for(session, site))
+    return [ref for ref, other_config in _disks_for(session, site).items() if not _is_young(other_config)]
+
+
+def _is_young(other_config: "Mapping[str, str]") -> bool:
+    """Whether a call may still be at work with the disk."""
+    made = other_config.get(MADE, "").partition(" ")[0]
+    return made.isdigit() and len(made) <= 12 and abs(time.time() - int(made)) < MOST_SECONDS
 
 
 def _disks_for(session: Session, site: Site) -> "Dict[str, Mapping[str, str]]":

@@ -22,8 +22,8 @@ def _is_up(session: Session, host_ref: str) -> bool:
     return bool(session.xenapi.host_metrics.get_live(session.xenapi.host.get_metrics(host_ref)))
 
 
-def nearest_host(session: Session, sr_ref: str, here: str) -> str:
-    """The host from which to use a repository: ``here`` if it is attached here.
+def nearest_host(session: Session, sr_ref: str, here: str = "") -> str:
+    """The host from which to use a repository: ``here`` if it is attached there, else always the same.
 
     :raises StorageNotAttached: it is attached nowhere.
     """

@@ -14,7 +14,6 @@ from tests.drives.guest_side import cloud_init_reads, extract
 from xscontainer.simulator.engines import EmbeddedEngine
 from xscontainer.simulator.guests.base import Guest, own_user
 from xscontainer.simulator.guests.embedded import EmbeddedSSHGuest
-from xscontainer.simulator.guests.hostkey import HostKey, write_private
 from xscontainer.simulator.guests.openssh import OpenSSHGuest
 from xscontainer.simulator.world import World
 
@@ -107,8 +106,7 @@ class Cloud(World):
         self._more.callback(guest.close)
         guest.user = self.user
         if wanted.private:
-            guest._host_key = HostKey("ssh-ed25519", "", wanted.private.encode())
-            write_private(guest.host_key_path, wanted.private.encode())
+            guest.set_host_key(wanted.private)
         for line in wanted.keys.get(self.user, []):
             guest.authorize(line)
         engine = self._more.enter_context(EmbeddedEngine(os.path.dirname(self.socket), self.socket))

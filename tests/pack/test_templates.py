@@ -36,7 +36,7 @@ def host() -> Iterator[Dom0]:
 
 @pytest.fixture
 def install(host: Dom0, tmp_path: Path) -> "Callable[[str, Dict[str, object]], List[str]]":
-    """Builds and installs a release with the given templates; what imported since."""
+    """Builds and installs a release with the given templates; what imported since, and whether a person was told."""
 
     def installed(version: str, templates: "Dict[str, object]") -> List[str]:
         source, scratch, rpms = (tmp_path / f"{name}-{version}" for name in ("source", "scratch", "rpms"))
@@ -48,9 +48,10 @@ def install(host: Dom0, tmp_path: Path) -> "Callable[[str, Dict[str, object]], L
         release = Release(version, TARGETS["3.6"], "3.4.0", "KEY", EPOCH_SECONDS)
         _templates(release, str(scratch), str(rpms), str(source))
         subprocess.run([need_program("createrepo_c"), "-q", str(rpms)], check=True, timeout=60)
-        host.dnf("install", TEMPLATES, conf=f"[main]\nreposdir=/dev/null\nbest=1\n[t]\nname=t\nbaseurl=file://{rpms}\n"
-                                            "gpgcheck=0\n")
-        return imports(host)
+        output = host.dnf("install", TEMPLATES, conf="[main]\nreposdir=/dev/null\nbest=1\n[t]\nname=t\n"
+                                                     f"baseurl=file://{rpms}\ngpgcheck=0\n")
+        told = ["told"] if "not imported" in output and "/usr/bin/create-guest-templates-wrapper" in output else []
+        return imports(host) + told
 
     return installed
 
@@ -80,16 +81,24 @@ def test_they_are_imported_once_when_they_changed(
 def test_an_import_that_failed_is_made_up_for(
         host: Dom0, install: "Callable[[str, Dict[str, object]], List[str]]") -> None:
     host.path("import-fails").touch()
-    assert install("1", {"a.json": LINUX}) == ["imported"]
+    assert install("1", {"a.json": LINUX}) == ["imported", "told"]
     host.path("import-fails").unlink()
     assert install("2", {"a.json": LINUX}) == ["imported"]
     assert install("3", {"a.json": LINUX}) == []
 
 
-def test_in_an_installers_root_nothing_is_imported(
-        host: Dom0, install: "Callable[[str, Dict[str, object]], List[str]]") -> None:
+@pytest.mark.parametrize("there", ["", "chroot"])
+def test_where_xapi_does_not_run_nothing_is_imported_and_it_says_how(
+        host: Dom0, install: "Callable[[str, Dict[str, object]], List[str]]", there: str) -> None:
     host.path("xapi-is-active").unlink()
-    assert install("1", {"a.json": LINUX}) == []
+    if there:
+        host.path(there).touch()
+    assert install("1", {"a.json": LINUX}) == ["told"]
+    # The next release makes up for it.
+    if there:
+        host.path(there).unlink()
+    host.path("xapi-is-active").touch()
+    assert install("2", {"a.json": LINUX}) == ["imported"]
 
 
 def test_a_template_that_would_block_others_is_not_packed(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import contextlib
 from typing import Iterator
 
 from xscontainer.access import Access, hang_up, require_running_here, session_pool
+from xscontainer.actions.rotation import AT_ONCE
 from xscontainer.engine.api import Engine
 from xscontainer.errors import VMNotRegistered, XSContainerError
 from xscontainer.registry import Registry
@@ -73,11 +74,16 @@ class DaemonContext(LocalContext):
         yield engine
 
 
+def forwarding_pool(settings: Settings, calls: int) -> SessionPool:
+    """Logins for so many calls at once: each has one for its task, and the change of the pool's key some more."""
+    return session_pool(settings, calls + AT_ONCE)
+
+
 @contextlib.contextmanager
 def local_context(settings: Settings) -> "Iterator[LocalContext]":
     """A context for one plugin call in a process of its own."""
-    sessions = session_pool(settings)
-    try:
-        yield LocalContext(settings, Access(settings, sessions), sessions)
-    finally:
-        sessions.close()
+    with contextlib.ExitStack() as stack:
+        sessions, forwarding = session_pool(settings), forwarding_pool(settings, 1)
+        stack.callback(sessions.close)
+        stack.callback(forwarding.close)
+        yield LocalContext(settings, Access(settings, sessions), forwarding)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, List, Optional
 from xscontainer import __version__, plugin, settings, systemd
 from xscontainer.access import Access, expiry, login, read_facts, session_pool
 from xscontainer.certificates import renewal
-from xscontainer.context import DaemonContext
+from xscontainer.context import DaemonContext, forwarding_pool
 from xscontainer.errors import SettingsError, XSContainerError
 from xscontainer.monitor import Monitor, Opener
 from xscontainer.publish import Publication, wipe
@@ -106,7 +106,7 @@ class Daemon:
     def __init__(self, conf: settings.Settings) -> None:
         self._settings = conf
         self._sessions = session_pool(conf)
-        self._forwarding = session_pool(conf, conf.daemon.workers)
+        self._forwarding = forwarding_pool(conf, conf.daemon.workers)
         self._access = Access(conf, self._sessions)
         self._host = Host()
         self._opener = Opener(self._access.open, threading.Semaphore(conf.monitor.start_workers), self._unsettled,

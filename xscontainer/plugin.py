@@ -237,8 +237,9 @@ def serving_host(call: Call, context: Context, fresh: bool = False) -> "Optional
     if place == RESIDENT:
         return _resident_host(context, arguments["vmuuid"], fresh)
     if place in (AT_VM, STORAGE):
-        host = context.sessions.run(lambda session: _storage_host(session, arguments, context.this_host_ref()))
-        return host if host != context.this_host_ref() else None
+        here = context.this_host_ref()
+        host = context.sessions.run(lambda session: _storage_host(session, arguments, here))
+        return host if host != here else None
     return None
 
 

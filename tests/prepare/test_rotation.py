@@ -10,7 +10,7 @@ from typing import Any, Dict, Iterator, List, Tuple
 import pytest
 
 from tests.prepare.guests import PASSWORD, UID, USER
-from tests.prepare.test_command import run
+from tests.prepare.test_command import run, with_password
 from tests.prepare.world import VM, Fresh
 from tests.system.conftest import _leaves_nothing_behind  # noqa: F401 - one world serves the whole module
 from xscontainer import keys
@@ -257,6 +257,28 @@ def test_a_clock_that_was_wrong_does_not_stop_it_for_ever(pool: Pool) -> None:
         assert 590 < rotation.too_new(session, ref, 600.0, now - 10) <= 600
     finally:
         session.logout()
+
+
+# --- few sessions, few workers -----------------------------------------------
+
+
+@pytest.mark.parametrize("daemons", [False, True], ids=["no daemon", "daemon"])
+def test_it_does_not_wait_for_itself(tmp_path_factory: pytest.TempPathFactory, daemons: bool) -> None:
+    """With as few sessions and workers as may be set; more guests than are served at once."""
+    few = {"xapi": {"sessions": 1, "timeout": 5}, "daemon": {"workers": 2}}
+    with Fresh(str(tmp_path_factory.mktemp("w")) + "/w", hosts=1, daemons=daemons, settings=few) as world:
+        vms = [world.add(f"vm-{number}", 0) for number in range(5)]
+        for vm in vms[:1]:
+            code, _, err = with_password(world, "prepare", vm.uuid, "-u", USER, "--yes")
+            assert code == (0 if daemons else 3), err
+        (line,) = [vms[0].guest.keys()]
+        with world.session() as session:
+            for vm in vms[1:]:
+                vm.guest.write_keys(line)
+                session.xenapi.VM.add_to_other_config(vm.ref, keys.USERNAME, USER)
+                session.xenapi.VM.add_to_other_config(vm.ref, keys.MONITOR, "True")
+        told = world.told("key_rotate")
+        assert [vm["problem"] for vm in told["vms"]] == [""] * 5 and all(vm["has_key"] for vm in told["vms"]), told
 
 
 # --- guests that hang --------------------------------------------------------

@@ -93,8 +93,9 @@ def _finish(context: Context, force: bool, progress: task.Progress) -> "Dict[str
         # Where that fails, or the VM is off, a line stays behind, whose private half we do not have any more.
         problems = {vm.uuid: _GIVEN_UP if vm in lost else _LEFT_BEHIND for vm in vms if vm not in having}
         problems.update(_everywhere(context, having, {"remove": "yes"}, _NOT_ASKED, progress))
+    ref = context.access.facts.pool.ref
     context.sessions.run(lambda session: _give_up(session, lost, found.previous))
-    context.sessions.run(lambda session: rotation.end(session, context.access.facts.pool.ref))
+    context.sessions.run(lambda session: rotation.end(session, ref))
     return _status(context, _keys(context), problems)
 
 

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Has the Docker engine of this machine listen on a TCP port as well, for clients with a certificate of the pool's CA.
-# It stays reachable through its socket as before. Run again with newer certificates, it replaces the old ones.
+# It stays reachable through its socket as before. Run again with newer certificates, it replaces the old ones; if the
+# engine does not start with them, or this is cut off, all is put back as it was.
 #
 #   sh enable-tls.sh [--port 2376] [--source DIRECTORY] [--prefix DIRECTORY] [--no-restart]
 #   sh enable-tls.sh --remove
@@ -51,8 +52,17 @@ reload() {
     systemctl daemon-reload && systemctl restart docker.service
 }
 
+# All that is put here.
+each() { # FUNCTION
+    for name in ca.pem server-cert.pem server-key.pem; do
+        "$1" "$prefix$directory/$name"
+    done
+    "$1" "$dropin"
+}
+gone() { rm -f -- "$1" "$1.old" "$1.new"; }
+
 if [ -n "$remove" ]; then
-    rm -f -- "$dropin" "$prefix$directory/ca.pem" "$prefix$directory/server-cert.pem" "$prefix$directory/server-key.pem"
+    each gone
     rmdir -- "$prefix$directory" 2>/dev/null || :
     reload
     say "The engine listens on its socket only."
@@ -65,7 +75,9 @@ done
 
 flags="--tlsverify --tlscacert=$directory/ca.pem --tlscert=$directory/server-cert.pem --tlskey=$directory/server-key.pem"
 # All addresses; the one for IPv6 serves IPv4 as well, where the kernel knows IPv6.
-if [ -s "$prefix/proc/net/if_inet6" ] || { [ -n "$prefix" ] && [ -s /proc/net/if_inet6 ]; }; then
+inet6=$prefix/proc/net/if_inet6
+[ -e "$inet6" ] || inet6=/proc/net/if_inet6
+if grep -q . "$inet6" 2>/dev/null; then # not -s: what is in /proc has no size
     host="tcp://[::]:$port"
 else
     host="tcp://0.0.0.0:$port"
@@ -117,15 +129,34 @@ case " $command" in
     *) command="$command -H unix:///var/run/docker.sock" ;;
 esac
 
+# What is there is kept beside it until the engine has started with what is new.
+keep() { if [ -e "$1" ]; then cp -p -- "$1" "$1.old"; else rm -f -- "$1.old"; fi; }
+put_back() {
+    rm -f -- "$1.new"
+    if [ -e "$1.old" ]; then mv -f -- "$1.old" "$1"; else rm -f -- "$1"; fi
+}
+forget() { rm -f -- "$1.old"; }
+undo() {
+    trap - EXIT
+    trap '' HUP INT TERM
+    each put_back
+    rmdir -- "$prefix$directory" "$dropins" 2>/dev/null || :
+    [ -z "$restarted" ] || reload || say "The engine does not start as it did before, either."
+}
+
 # Each under another name first: what is there is either the old file or the new one.
 put() { # SOURCE NAME MODE
-    cp -- "$1" "$prefix$directory/.$2.new"
-    chmod "$3" "$prefix$directory/.$2.new"
-    mv -f -- "$prefix$directory/.$2.new" "$prefix$directory/$2"
+    cp -- "$1" "$prefix$directory/$2.new"
+    chmod "$3" "$prefix$directory/$2.new"
+    mv -f -- "$prefix$directory/$2.new" "$prefix$directory/$2"
 }
+restarted=
 mkdir -p -- "$prefix$directory" "$dropins"
 chmod 700 "$prefix$directory"
 chmod 755 "$dropins"
+each keep
+trap undo EXIT
+trap 'exit 1' HUP INT TERM
 put "$source_directory/ca.pem" ca.pem 644
 put "$source_directory/server-cert.pem" server-cert.pem 644
 put "$source_directory/server-key.pem" server-key.pem 600
@@ -142,12 +173,10 @@ if [ -z "$prefix" ] && command -v restorecon >/dev/null 2>&1; then
     restorecon -R "$directory" "$dropins" || :
 fi
 
-if [ -n "$restart" ] && ! reload; then
-    rm -f -- "$dropin"
-    reload || :
-    fail "dockerd does not start like that, so its service is as before: 'journalctl -u docker.service' says why.
-    The certificates are in $directory."
-fi
+restarted=$restart
+reload || fail "dockerd does not start like that, so all is as it was: 'journalctl -u docker.service' says why."
+trap - EXIT
+each forget
 
 say "The engine listens on port $port, for clients with a certificate of the pool's CA."
 if command -v firewall-cmd >/dev/null 2>&1; then

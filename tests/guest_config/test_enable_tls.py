@@ -6,7 +6,7 @@ import shlex
 import stat
 import subprocess
 from pathlib import Path
-from typing import Any, List
+from typing import Any, Dict, List, Tuple
 
 import pytest
 
@@ -133,19 +133,84 @@ def test_shellcheck_finds_nothing() -> None:
     assert done.returncode == 0, done.stdout.decode()
 
 
-@pytest.mark.parametrize("first", [0, 1], ids=["starts", "does not start"])
-def test_the_service_is_restarted_and_put_back_if_it_does_not_start(machine: Machine, first: int) -> None:
+class Run:
+    """One run in place: its exit code, what it said, what it asked of systemctl, and the files of its own it left."""
+
+    def __init__(self, etc: Path) -> None:
+        self.status, self.said = int((etc / "status").read_text()), (etc / "said").read_text()
+        self.asked = (etc / "asked").read_text().split("\n")[:-1]
+        self.files: Dict[str, Tuple[str, int]] = {}
+        for place in ("docker", "systemd/system/docker.service.d"):
+            for path in (etc / place).rglob("*"):
+                if path.is_file():
+                    self.files[str(path.relative_to(etc))] = (path.read_text(), stat.S_IMODE(path.stat().st_mode))
+
+
+def in_place(machine: Machine, directory: Path, *statuses: int) -> List[Run]:
+    """One run for each of these, which its first restart of the engine comes to; each with newer certificates."""
     need(os.geteuid() == 0, "root, for a mount namespace")
     done = subprocess.run(
-        [need_program("unshare"), "--mount", "--propagation", "private", "sh", str(IN_PLACE),
-         str(machine.medium), str(first)],
+        [need_program("unshare"), "--mount", "--propagation", "private", "sh", str(IN_PLACE), str(machine.medium),
+         str(directory)] + [str(status) for status in statuses],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=30)
-    said = done.stdout.decode()
-    assert done.returncode == first, said
-    assert said.count("daemon-reload\nrestart docker.service\n") == 1 + first
-    assert ("/etc/" + DROPIN[4:] in said) == (first == 0)
-    assert ("so its service is as before" in said) == (first == 1)
-    assert "/etc/docker/tls/server-key.pem" in said
+    assert done.returncode == 0, done.stdout.decode()
+    return [Run(directory / str(number + 1)) for number in range(len(statuses))]
+
+
+RESTART = ["daemon-reload", "restart docker.service"]
+
+
+def test_the_service_is_restarted(machine: Machine, tmp_path: Path) -> None:
+    first, second = in_place(machine, tmp_path, 0, 0)
+    for run, port in ((first, 2376), (second, 2377)):
+        assert run.status == 0 and run.asked == RESTART and f"listens on port {port}" in run.said
+        assert sorted(run.files) == ["docker/tls/ca.pem", "docker/tls/server-cert.pem", "docker/tls/server-key.pem",
+                                     DROPIN[4:]]
+        assert f":{port} --tlsverify" in run.files[DROPIN[4:]][0]
+    assert first.files["docker/tls/server-key.pem"] == (machine.authority.server.key, 0o600)
+    assert second.files["docker/tls/server-key.pem"] == ("newer 1\n", 0o600)
+
+
+def test_an_engine_that_does_not_start_leaves_nothing_behind(machine: Machine, tmp_path: Path) -> None:
+    (run,) = in_place(machine, tmp_path, 1)
+    assert run.status == 1 and run.asked == 2 * RESTART and run.files == {}
+    assert "all is as it was" in run.said
+
+
+def test_a_renewal_that_fails_leaves_tls_as_it_was(machine: Machine, tmp_path: Path) -> None:
+    """Else the VM would be out of reach from then on, with certificates that are good for a month."""
+    good, bad = in_place(machine, tmp_path, 0, 1)
+    assert good.status == 0 and bad.status == 1 and bad.asked == 2 * RESTART
+    assert bad.files == good.files and len(good.files) == 4
+    assert "all is as it was" in bad.said
+
+
+def test_a_renewal_that_is_cut_off_leaves_all_as_it_was(machine: Machine) -> None:
+    """Here by a medium that cannot be read to its end."""
+    machine.run()
+    before = {path.name: path.read_bytes() for path in (machine.root / "etc/docker/tls").iterdir()}
+    command = machine.command()
+    for name in ("ca.pem", "server-cert.pem"):
+        (machine.medium / name).write_text("newer")
+    (machine.medium / "server-key.pem").unlink()
+    (machine.medium / "server-key.pem").mkdir()
+    machine.run("--port", "2377", fails=True)
+    assert machine.command() == command
+    assert {path.name: path.read_bytes() for path in (machine.root / "etc/docker/tls").iterdir()} == before
+
+
+@pytest.mark.parametrize("text, wanted", [("", "0.0.0.0"), ("0" * 31 + "1 01 80 10 80       lo\n", "[::]")],
+                         ids=["off", "on"])
+def test_all_addresses_of_both_kinds_where_the_kernel_knows_ipv6(machine: Machine, text: str, wanted: str) -> None:
+    machine.write("proc/net/if_inet6", text)
+    machine.run()
+    assert machine.command()[5] == f"tcp://{wanted}:2376"
+
+
+def test_the_running_kernel_is_asked(machine: Machine) -> None:
+    machine.run()
+    knows = os.path.exists("/proc/net/if_inet6") and bool(Path("/proc/net/if_inet6").read_text())
+    assert machine.command()[5] == f"tcp://{'[::]' if knows else '0.0.0.0'}:2376"
 
 
 @pytest.mark.real

@@ -245,7 +245,10 @@ class KeyRotationUnfinished(XSContainerError):
 
 
 class ConnectError(XSContainerError):
+    """``stranger``: the address at which it was met, where that need not be the VM's."""
+
     code = "CONNECT_ERROR"
+    stranger = ""
 
 
 class GuestUnreachable(ConnectError):

@@ -8,8 +8,9 @@ from typing import Any, Callable
 
 import pytest
 
-from tests.diagnose.causes import CAUSES, Cause, classes, engines, over_tls
+from tests.diagnose.causes import CAUSES, Cause, classes, engines, over_tls, saying
 from tests.diagnose.conftest import Scene
+from tests.engine.peers import Server
 from tests.need import need, need_program
 from xscontainer import keys
 from xscontainer.engine import keypair
@@ -129,6 +130,24 @@ def test_each_power_state_has_its_own_way_back(scene: Scene, state: str, word: s
     scene.pool.set_field("VM", scene.ref, "power_state", state)
     found = scene.diagnose()
     assert found.code == "VM_NOT_RUNNING" and word in found.next
+
+
+def test_a_stranger_at_the_first_address(scene: Scene) -> None:
+    """What is told is the way to the VM, or what was met at the address that tells most."""
+    scene.put(HOST_KEY=scene.guest.host_key_base64)
+    with Server(saying(b"220 ftp.example\r\n", wait=False), at=("127.0.2.1", scene.guest.port)):
+        scene.pool.set_networks(scene.ref, {"0/ip": "127.0.2.1", "1/ip": scene.guest.address})
+        found = scene.diagnose()
+        assert found.code == "OK", found
+        assert found.facts["address"] == scene.guest.address
+        scene.guest.rotate_host_key()
+        changed = scene.diagnose()
+        assert changed.code == "HOST_KEY_CHANGED" and "127.0.2.1" in changed.message
+        assert changed.facts["address"] == scene.guest.address
+        scene.pool.set_networks(scene.ref, {"0/ip": scene.guest.address, "1/ip": "127.0.2.1"})
+        other_way = scene.diagnose()
+        assert [step.step for step in other_way.steps] == [step.step for step in changed.steps]
+        assert other_way.facts["address"] == scene.guest.address
 
 
 def test_no_route(tmp_path: Any) -> None:

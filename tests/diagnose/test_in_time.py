@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, List
 
+import paramiko
 import pytest
 
 from tests.diagnose.causes import asleep, on_socket, over_tls
@@ -170,6 +171,61 @@ def test_an_engine_behind_a_program_hangs(make_scene: Callable[..., Scene]) -> N
     with contextlib.ExitStack() as stack:
         scene = on_socket(lambda: make_scene(options={"AllowStreamLocalForwarding": "no"}), stack, asleep)
         assert scene.diagnose().code == "ENGINE_TIMEOUT"
+
+
+def test_many_addresses_of_which_only_the_last_answers(scene: Scene) -> None:
+    """And that one falls silent where the keys are exchanged."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(Server(Relay(scene.guest, 60), at=("127.0.2.1", 0)))
+        silent = [f"127.0.1.{number}" for number in range(1, 16)]
+        for address in silent:
+            full = stack.enter_context(socket.socket())
+            full.bind((address, server.port))
+            full.listen(0)
+            for _ in range(4):  # what does not fit into the backlog is not answered at all
+                caller = stack.enter_context(socket.socket())
+                caller.setblocking(False)
+                caller.connect_ex((address, server.port))
+        scene.address("127.0.2.1", server.port)
+        scene.pool.set_networks(scene.ref, {f"{number}/ip": address
+                                            for number, address in enumerate(silent + ["127.0.2.1"])})
+        assert scene.diagnose().code == "GUEST_SILENT"
+
+
+class _Welcoming(paramiko.ServerInterface):
+    def get_allowed_auths(self, username: str) -> str:
+        return "publickey"
+
+    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+        return paramiko.common.AUTH_SUCCESSFUL
+
+    def check_channel_request(self, kind: str, chanid: int) -> int:
+        return paramiko.common.OPEN_SUCCEEDED
+
+
+def test_keys_that_are_never_exchanged(scene: Scene) -> None:
+    """Nothing may be sent meanwhile, and so nothing can be closed."""
+    over = threading.Event()
+
+    def serve(peer: socket.socket) -> None:
+        transport: Any = paramiko.Transport(peer)
+        transport.add_server_key(paramiko.ECDSAKey.generate())
+        try:
+            transport.start_server(server=_Welcoming(), event=threading.Event())
+            while not transport.accept(10.0).recv(1000):
+                pass  # only to see whether it opens
+            transport.packetizer.read_message = lambda: (over.wait(30.0), paramiko.Message())
+            transport._send_kex_init()
+            over.wait(30.0)
+        finally:
+            transport.close()
+
+    with Server(serve) as server:
+        try:
+            scene.address("127.0.0.1", server.port)
+            assert scene.diagnose().code in CAUSES_OF_SILENCE
+        finally:
+            over.set()
 
 
 def test_an_engine_over_tls_that_trickles(scene: Scene) -> None:

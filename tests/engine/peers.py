@@ -8,7 +8,7 @@ import socket
 import subprocess
 import threading
 import time
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from xscontainer.engine.connection import Connection, EngineStream
 from xscontainer.errors import EngineLost, EngineTimeout, EngineTooMuch, EngineUnavailable
@@ -31,12 +31,14 @@ def program(name: str) -> Optional[str]:
 class Server:
     """Serves each connection in a thread of its own with ``serve``; over a Unix path, or over TCP if None."""
 
-    def __init__(self, serve: Serve, path: Optional[str] = None) -> None:
+    def __init__(self, serve: Serve, path: Optional[str] = None, at: Tuple[str, int] = ("127.0.0.1", 0)) -> None:
+        """:param at: address and port, 0 for any."""
         self.path = path
         self.connections = 0
         if path is None:
             self._listener = socket.socket()
-            self._listener.bind(("127.0.0.1", 0))
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._listener.bind(at)
             self.port = self._listener.getsockname()[1]
         else:
             if os.path.exists(path):

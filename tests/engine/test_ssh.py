@@ -1,6 +1,7 @@
 """Connecting, host keys, login, and the end of a connection, on a real sshd."""
 
 import base64
+import contextlib
 import os
 import socket
 import threading
@@ -256,6 +257,76 @@ def test_an_address_that_does_not_answer_costs_little(make_sshd: MakeSshd, conne
     assert connection.address == "127.0.0.1"
     assert time.monotonic() - started < 2.0
     assert sshd.log().count("Accepted publickey") == 1
+
+
+# --- several addresses, of which only one is the VM's
+
+
+def _another_sshd(peer: socket.socket) -> None:
+    """With another host key, which lets nobody in."""
+    transport = paramiko.Transport(peer)
+    transport.add_server_key(paramiko.ECDSAKey.generate())
+    try:
+        transport.start_server(server=paramiko.ServerInterface(), event=threading.Event())
+        transport.join(30.0)
+    finally:
+        transport.close()
+
+
+def _ftp(peer: socket.socket) -> None:
+    peer.sendall(b"220 ftp.example\r\n")
+    _silent(peer)
+
+
+@pytest.mark.parametrize("pinned", [True, False], ids=["pinned", "unpinned"])
+@pytest.mark.parametrize("stranger", [_ftp, _another_sshd, _silent, lambda peer: None],
+                         ids=["ftp", "sshd", "silent", "hangs up"])
+def test_a_stranger_at_the_first_address(make_sshd: MakeSshd, connect: Connect, stranger: Any, pinned: bool) -> None:
+    sshd = make_sshd()
+    own = sshd.host_key("ed25519").split()[1]
+    seen: List[str] = []
+    with Server(stranger, at=("127.0.0.2", sshd.port)):
+        connection = connect(sshd, QUICK._replace(banner_timeout=0.5), lambda key, _: seen.append(key),
+                             addresses=("127.0.0.2", "127.0.0.1"), host_key=own if pinned else None)
+        assert connection.address == "127.0.0.1"
+    assert seen[-1:] == ([] if pinned else [own])  # the last one shown is the one to pin
+
+
+def test_strangers_everywhere(private_key: paramiko.PKey) -> None:
+    """What tells most is raised, and names all that was tried; and nobody is tried twice."""
+    pin = paramiko.ECDSAKey.generate().get_base64()
+    with Server(_ftp) as first, Server(_another_sshd, at=("127.0.0.2", first.port)) as second, \
+            Server(_silent, at=("127.0.0.3", first.port)) as third:
+        target = ssh.Target(("127.0.0.1", "127.0.0.2", "127.0.0.3"), first.port, "core", "", pin)
+        with pytest.raises(HostKeyChanged) as caught:
+            ssh.connect(target, private_key, QUICK._replace(banner_timeout=0.5), ENGINE)
+        assert all(address in caught.value.message for address in target.addresses), caught.value.message
+        assert caught.value.shown and caught.value.pinned
+        with pytest.raises(KeyNotAccepted, match="127.0.0.2"):
+            ssh.connect(target._replace(host_key=None), private_key, QUICK._replace(banner_timeout=0.5), ENGINE)
+        assert [server.connections for server in (first, second, third)] == [2, 2, 2]
+
+
+def test_who_has_shown_the_pinned_key_is_the_vm(make_sshd: MakeSshd, connect: Connect, socket_path: str) -> None:
+    """Nobody else is asked then, whatever it says."""
+    sshd = make_sshd()
+    with Server(_another_sshd, at=("127.0.0.2", sshd.port)) as other, pytest.raises(KeyNotAccepted):
+        connect(sshd, addresses=("127.0.0.1", "127.0.0.2"), user="nobody-there",
+                host_key=sshd.host_key("ed25519").split()[1])
+    assert other.connections == 0
+
+
+def test_many_strangers_have_no_more_time_than_one(private_key: paramiko.PKey) -> None:
+    settings = QUICK._replace(connect_timeout=1.0, banner_timeout=1.0, auth_timeout=1.0)
+    with contextlib.ExitStack() as stack:
+        port = stack.enter_context(Server(_silent)).port
+        others = [f"127.0.0.{number}" for number in range(2, 17)]
+        for address in others:
+            stack.enter_context(Server(_silent, at=(address, port)))
+        began = time.monotonic()
+        with pytest.raises(GuestSilent):
+            ssh.connect(ssh.Target(("127.0.0.1", *others), port, "core", ""), private_key, settings, ENGINE)
+        assert time.monotonic() - began < 5.5  # to connect, to greet, to exchange keys, to log in
 
 
 # --- the end

@@ -240,6 +240,25 @@ def _trickle(peer: socket.socket) -> None:
             pass
 
 
+@pytest.mark.parametrize("stranger", ["another CA", "silent", "no TLS"])
+def test_a_stranger_at_the_first_address(authority: Authority, tmp_path: Any, opened: List[tls.TLSConnection],
+                                         stranger: str) -> None:
+    other = Authority.new("another CA")
+    (tmp_path / "other").mkdir()
+    does = {"another CA": over_tls(server_context(str(tmp_path / "other"), other), Script()),
+            "silent": lambda peer: peer.recv(100000) and peer.recv(1),
+            "no TLS": lambda peer: peer.sendall(b"220 ftp.example\r\n")}[stranger]
+    with Server(over_tls(server_context(str(tmp_path), authority), Script())) as engine, \
+            Server(does, at=("127.0.0.2", engine.port)):
+        for _ in range(2):
+            opened.append(tls.connect(tls.Target(("127.0.0.2", "127.0.0.1"), engine.port), authority.credentials,
+                                      QUICK._replace(banner_timeout=1.0), ENGINE))
+            assert opened[-1].address == "127.0.0.1"
+        with pytest.raises((TLSCertificateInvalid, GuestSilent, TLSProtocol), match=r"127\.0\.0\.2"):
+            tls.connect(tls.Target(("127.0.0.2", "127.0.0.3"), engine.port), authority.credentials,
+                        QUICK._replace(banner_timeout=0.5), ENGINE)
+
+
 def test_nobody_listens(authority: Authority) -> None:
     with socket.socket() as idle:
         idle.bind(("127.0.0.1", 0))

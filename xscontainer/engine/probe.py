@@ -2,14 +2,16 @@
 
 import contextlib
 import functools
+import threading
 import time
-from typing import TYPE_CHECKING, Callable, List, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from xscontainer.diagnosis import OVER_TLS, Trace
+from xscontainer.diagnosis import OVER_TLS, Step, Trace
 from xscontainer.engine import hostkeys, ssh
 from xscontainer.engine.api import Engine
 from xscontainer.engine.connection import Connection
 from xscontainer.errors import (
+    ConnectError,
     EngineError,
     GuestSilent,
     GuestUnreachable,
@@ -64,17 +66,22 @@ def over_ssh(target: ssh.Target, private_key: "paramiko.PKey", ssh_settings: SSH
     :param previous: the key that the guest may still know instead, while the pool's is being replaced.
     :raises XSContainerError: as ssh.connect; UserWrong: the key lets another user in.
     """
-    shown: List[str] = []
+    shown: Dict[str, str] = {}  # host keys, where none is pinned; both by address, as more than one may be tried
+    ways: Dict[str, Tuple[List[Step], Dict[str, Any]]] = {}
+    steps, facts = trace.steps, trace.facts
 
     def tell(stage: str, found: str) -> None:
         if stage == ssh.TCP:
-            trace.facts["address"] = found
+            trace.steps, trace.facts = ways[found] = list(steps), dict(facts, address=found)
             found = f"{found} port {target.port}"
         elif stage == ssh.HOST_KEY:
-            key = hostkeys.parse_pin(target.host_key or shown[0])
+            key = hostkeys.parse_pin(target.host_key or shown[trace.facts["address"]])
             trace.facts["fingerprint"] = key.fingerprint
             found = f"{key}, {'as pinned' if target.host_key else 'not pinned yet'}"
         trace.done(stage, found)
+
+    def show(key: str, fingerprint: str) -> None:
+        shown[trace.facts["address"]] = key
 
     hurried = ssh_settings._replace(
         connect_timeout=min(CONNECTING, ssh_settings.connect_timeout),
@@ -82,17 +89,19 @@ def over_ssh(target: ssh.Target, private_key: "paramiko.PKey", ssh_settings: SSH
         auth_timeout=min(LOGGING_IN, ssh_settings.auth_timeout))
     dial = functools.partial(ssh.connect, ssh=hurried, engine=engine_settings)
     try:
-        return dial(target, private_key, on_host_key=lambda key, _: shown.append(key), on_stage=tell,
-                    deadline=trace.deadline)
-    except HostKeyChanged as error:
-        trace.facts.update(fingerprint=error.shown, pinned_fingerprint=error.pinned)
-        raise
-    except KeyNotAccepted as error:
+        return dial(target, private_key, on_host_key=show, on_stage=tell, deadline=trace.deadline)
+    except ConnectError as error:
+        trace.steps, trace.facts = ways.get(error.stranger, (trace.steps, trace.facts))
+        if isinstance(error, HostKeyChanged):
+            trace.facts.update(fingerprint=error.shown, pinned_fingerprint=error.pinned)
+        if not isinstance(error, KeyNotAccepted):
+            raise
         trace.facts["public_key"] = f"{private_key.get_name()} {private_key.get_base64()}"
         if type(error) is not KeyNotAccepted:
             raise
         # Whoever answers from here on must be the one that has refused us.
-        target = target._replace(addresses=(str(trace.facts["address"]),), host_key=(shown + [target.host_key])[0])
+        address = str(trace.facts["address"])
+        target = target._replace(addresses=(address,), host_key=target.host_key or shown[address])
         if previous is not None:
             with contextlib.suppress(KeyNotAccepted):
                 connection = dial(target, previous, deadline=trace.deadline)
@@ -152,10 +161,21 @@ def over_tls(target: "tls.Target", credentials: "tls.Credentials", ssh_settings:
 
 
 def ask(connection: Connection, settings: EngineSettings, trace: Trace) -> str:
-    """Ask the engine who it is and what it runs; what it said, as a sentence.
+    """Ask the engine who it is and what it runs; what it said, as a sentence. The connection ends with the time.
 
     :raises XSContainerError: as Connection.open_stream and Engine.
     """
+    # A guest that begins to exchange keys and does not end it keeps back whatever we say, even a good-bye.
+    guard = threading.Timer(trace.left(), connection.hang_up)
+    guard.start()
+    try:
+        return _ask(connection, settings, trace)
+    finally:
+        guard.cancel()
+        guard.join()
+
+
+def _ask(connection: Connection, settings: EngineSettings, trace: Trace) -> str:
     if "socket" in trace.ladder:
         connection.open_stream(max(1.0, trace.left() - ANSWERING)).close()
         trace.done("socket", connection.describe())

@@ -8,7 +8,7 @@ from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
 
 import paramiko
 
-from xscontainer.engine import failures, hostkeys, sockets, tunnel
+from xscontainer.engine import failures, hostkeys, sockets, strangers, tunnel
 from xscontainer.engine.channel import ChannelStream
 from xscontainer.engine.connection import Connection
 from xscontainer.engine.dial import dial
@@ -17,6 +17,7 @@ from xscontainer.engine.keypair import KeyPair, load_private_key, new_key_pair, 
 from xscontainer.engine.transport import GuestTransport
 from xscontainer.errors import (
     ArgumentError,
+    ConnectError,
     EngineTimeout,
     GuestNotSSH,
     GuestSilent,
@@ -128,11 +129,13 @@ class SSHConnection(Connection):
 def connect(target: Target, private_key: paramiko.PKey, ssh: SSHSettings, engine: EngineSettings,
             on_host_key: Optional[OnHostKey] = None, on_stage: Optional[OnStage] = None,
             deadline: float = math.inf) -> SSHConnection:
-    """One TCP connection, one key exchange, one login with one key.
+    """One TCP connection, one key exchange, one login with one key. An address at which something else turns out to
+    answer than the VM is given up, and the others are tried, in the same time.
 
     :param on_host_key: called with (base64, fingerprint) of the guest's host key when nothing is pinned,
-        before the login is tried; what it raises ends the attempt.
-    :param on_stage: called with (one of STAGES, what was found) at the end of each.
+        before the login is tried; what it raises ends the attempt. The last one is that of the VM.
+    :param on_stage: called with (one of STAGES, what was found) at the end of each; beginning anew with TCP where
+        another address is tried.
     :param deadline: by time.monotonic(), beside the deadlines of ``ssh``.
     :raises ConnectError: GuestUnreachable, GuestSilent, HostKeyChanged, HostKeyUnreadable, KeyNotAccepted.
     :raises ArgumentError: the socket's path or the user's name may not be used.
@@ -143,10 +146,24 @@ def connect(target: Target, private_key: paramiko.PKey, ssh: SSHSettings, engine
         raise ArgumentError(f"{failures.words(target.user)} is no name of a user.")
     pinned = hostkeys.parse_pin(target.host_key) if target.host_key else None
     tell = on_stage or (lambda stage, found: None)
-    met = meet(target.addresses, target.port, pinned, ssh, tell, deadline)
+    deadline = min(deadline, time.monotonic() + _longest_meeting(ssh) + ssh.auth_timeout)
+
+    def attempt(addresses: Tuple[str, ...]) -> SSHConnection:
+        met = _meet(addresses, target.port, pinned, ssh, tell, deadline)
+        return _enter(met, target, pinned, private_key, ssh, engine, on_host_key, tell, deadline)
+
+    return strangers.past(target.addresses, attempt, deadline)
+
+
+def _enter(met: "Met", target: Target, pinned: Optional[hostkeys.HostKey], private_key: paramiko.PKey,
+           ssh: SSHSettings, engine: EngineSettings, on_host_key: Optional[OnHostKey], tell: OnStage,
+           deadline: float) -> SSHConnection:
+    stranger = met.address
     try:
         hostkeys.check(met.host_key, pinned, met.where)
-        if pinned is None and on_host_key is not None:
+        if pinned is not None:
+            stranger = ""
+        elif on_host_key is not None:
             on_host_key(met.host_key.base64, met.host_key.fingerprint)
         tell(HOST_KEY, str(met.host_key))
         with failures.translating(f"The SSH connection to {met.where}", failures.SSH_SIDE):
@@ -155,8 +172,10 @@ def connect(target: Target, private_key: paramiko.PKey, ssh: SSHSettings, engine
         connection = SSHConnection(met.transport, target, met.address, met.host_key, engine)
         met.transport.watch(ssh.keepalive, ssh.dead_after)
         return connection
-    except BaseException:
+    except BaseException as error:
         met.transport.close()
+        if isinstance(error, ConnectError):
+            error.stranger = stranger
         raise
 
 
@@ -171,12 +190,19 @@ class Met(NamedTuple):
 
 def meet(addresses: Sequence[str], port: int, preferred: Optional[hostkeys.HostKey], ssh: SSHSettings,
          tell: OnStage = lambda stage, found: None, deadline: float = math.inf) -> Met:
-    """One TCP connection and one key exchange. Nothing is judged by the host key yet.
+    """One TCP connection and one key exchange, with the first address at which an SSH server answers. Nothing is
+    judged by the host key yet.
 
     :param preferred: a guest with keys of several kinds shows the one of this kind.
     :param tell, deadline: see :func:`connect`.
     :raises ConnectError: GuestUnreachable, GuestSilent. HostKeyUnreadable: nobody can check a key of that kind.
     """
+    deadline = min(deadline, time.monotonic() + _longest_meeting(ssh))
+    return strangers.past(addresses, lambda left: _meet(left, port, preferred, ssh, tell, deadline), deadline)
+
+
+def _meet(addresses: Sequence[str], port: int, preferred: Optional[hostkeys.HostKey], ssh: SSHSettings, tell: OnStage,
+          deadline: float) -> Met:
     answered = dial(addresses, port, _within(ssh.connect_timeout, deadline), ssh.dead_after)
     where = f"{answered.address} port {port}"
     try:
@@ -191,9 +217,15 @@ def meet(addresses: Sequence[str], port: int, preferred: Optional[hostkeys.HostK
             shown = _exchange_keys(transport, preferred, _within(2 * ssh.banner_timeout, deadline) / 2, where)
         tell(GREETING, failures.words(transport.remote_version))
         return Met(transport, answered.address, where, shown)
-    except BaseException:
+    except BaseException as error:
         transport.close()
+        if isinstance(error, (GuestSilent, TransportLost)):
+            error.stranger = answered.address
         raise
+
+
+def _longest_meeting(ssh: SSHSettings) -> float:
+    return ssh.connect_timeout + 2 * ssh.banner_timeout
 
 
 def _within(seconds: float, deadline: float) -> float:

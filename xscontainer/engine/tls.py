@@ -4,17 +4,18 @@ import socket
 import ssl
 import threading
 import time
-from typing import Any, NamedTuple, Optional, Set, Tuple
+from typing import Any, NamedTuple, Optional, Sequence, Set, Tuple
 
 from cryptography import x509
 
-from xscontainer.engine import certs, failures
+from xscontainer.engine import certs, failures, strangers
 from xscontainer.engine.certs import Credentials
 from xscontainer.engine.connection import CA, CLIENT, ENGINE, Connection, End
 from xscontainer.engine.dial import dial
 from xscontainer.engine.exchange import exchange
 from xscontainer.engine.tlsstream import TLSStream, hung_up, refusal, said
 from xscontainer.errors import (
+    ConnectError,
     EngineTimeout,
     GuestSilent,
     GuestUnreachable,
@@ -150,7 +151,12 @@ class TLSConnection(Connection):
     # --- one more connection
 
     def _shake_hands(self, deadline: float) -> Tuple[ssl.SSLSocket, str]:
-        answered, address = self._dial(deadline)
+        # Only the first connection chooses: all streams are to lead to the same engine.
+        addresses = (self.address,) if self.address else self._target.addresses
+        return strangers.past(addresses, lambda left: self._shake_hands_at(left, deadline), deadline)
+
+    def _shake_hands_at(self, addresses: Sequence[str], deadline: float) -> Tuple[ssl.SSLSocket, str]:
+        answered, address = self._dial(addresses, deadline)
         where = f"{address} port {self._target.port}"
         wanted = self._target.name or address
         sock = None
@@ -166,8 +172,10 @@ class TLSConnection(Connection):
             self._check_vm(certs.vms_named(shown), where)
         except BaseException as error:
             (sock or answered).close()
-            ours = self._failure(error, where, wanted, deadline)
-            if ours is None:
+            ours = error if isinstance(error, ConnectError) else self._failure(error, address, wanted, deadline)
+            if isinstance(ours, (GuestSilent, TLSCertificateInvalid, TLSProtocol)):
+                ours.stranger = address
+            if ours is None or ours is error:
                 raise
             raise ours from error
         self.address = address
@@ -181,9 +189,7 @@ class TLSConnection(Connection):
                                         f"{f'VM {named[0]}' if named else 'no VM'}, and not to this one.",
                                         _OTHER_VM_HINT)
 
-    def _dial(self, deadline: float) -> Tuple[socket.socket, str]:
-        # Only the first connection chooses: all streams are to lead to the same engine.
-        addresses = (self.address,) if self.address else self._target.addresses
+    def _dial(self, addresses: Sequence[str], deadline: float) -> Tuple[socket.socket, str]:
         timeout = max(0.001, min(self._ssh.connect_timeout, deadline - time.monotonic()))
         try:
             answered = dial(addresses, self._target.port, timeout, self._ssh.dead_after)
@@ -192,10 +198,11 @@ class TLSConnection(Connection):
         _watch(answered.sock, self._ssh)
         return answered.sock, answered.address
 
-    def _failure(self, error: BaseException, where: str, wanted: str, deadline: float) -> Optional[XSContainerError]:
+    def _failure(self, error: BaseException, address: str, wanted: str, deadline: float) -> Optional[XSContainerError]:
         """What went wrong in a handshake, in our words; None: it was not the handshake."""
+        where = f"{address} port {self._target.port}"
         if isinstance(error, ssl.CertificateError) or _verification(error):
-            return self._refused_certificate(error, where, wanted, deadline)
+            return self._refused_certificate(error, address, wanted, deadline)
         if hung_up(error):
             return GuestSilent(f"{where} ended the connection during the TLS handshake.", _SILENT_HINT)
         if isinstance(error, ssl.SSLError):
@@ -216,24 +223,25 @@ class TLSConnection(Connection):
         return TLSClientRefused(f"{refused.message[:-1]}; it is valid from {certs.day(begins)} to {certs.day(ends)}.",
                                 "Give the VM a new client certificate, or set this host's clock right.")
 
-    def _refused_certificate(self, error: BaseException, where: str, wanted: str,
+    def _refused_certificate(self, error: BaseException, address: str, wanted: str,
                              deadline: float) -> TLSCertificateInvalid:
         """OpenSSL does not hand over a certificate it refused: look at it once more, in a handshake of its own."""
         words = failures.words(getattr(error, "verify_message", "") or error)
         hint = ""
         try:
-            certificate = self._look(deadline)
+            certificate = self._look(address, deadline)
             shown = certs.facts(certificate)
             what, hint = certs.fault(shown, certs.signer_of(certificate, self._credentials.ca), wanted,
                                      _only_the_name(error), words, time.time())
             what = f"({shown.subject}) {what}"
         except (OSError, ValueError, XSContainerError):
             what = f"is refused: {words}"
-        return TLSCertificateInvalid(f"The certificate of the engine at {where} {what}.", hint)
+        return TLSCertificateInvalid(f"The certificate of the engine at {address} port {self._target.port} {what}.",
+                                     hint)
 
-    def _look(self, deadline: float) -> x509.Certificate:
+    def _look(self, address: str, deadline: float) -> x509.Certificate:
         context = certs.client_context(self._credentials, verify=False)
-        answered, _ = self._dial(deadline)
+        answered, _ = self._dial((address,), deadline)
         with answered, context.wrap_socket(answered, do_handshake_on_connect=False) as sock:
             sock.settimeout(max(0.001, min(self._ssh.banner_timeout, deadline - time.monotonic())))
             sock.do_handshake()

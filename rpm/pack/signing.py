@@ -125,8 +125,13 @@ def _checked(found: Signer) -> Signer:
         wrong = "has subkeys"
     elif keys[0][3] != "1" or int(keys[0][2]) < LEAST_BITS:
         wrong = f"is not RSA with at least {LEAST_BITS} bits"
+    elif keys[0][1] == "r":
+        wrong = "is revoked"
     elif keys[0][6]:
         wrong = "expires"
+    # In small letters what the key itself may do; any primary key certifies.
+    elif sorted(letter for letter in keys[0][11] if letter.islower()) != ["c", "s"]:
+        wrong = "is not for signing alone"
     if wrong:
         raise BuildError(f"The key {wrong}: hosts cannot use it.")
     fingerprint = next(line[9] for line in lines if line[0] == "fpr")

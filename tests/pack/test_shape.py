@@ -12,13 +12,12 @@ from typing import Dict, List, Set
 
 import pytest
 
-from rpm.pack import carried, medium, release, signing, tools
+from rpm.pack import carried, medium, release, tools
 from rpm.pack.__main__ import main
 from rpm.pack.payload import GUEST_CONFIG, GUEST_CONFIG_SOURCE, PLACES, PRIVATE, ROOT, TEMPLATES
 from rpm.pack.release import LABEL, TARGETS
-from rpm.pack.tools import environment
 from tests.need import need_program
-from tests.pack.conftest import OLDER, Packs, rpm_files, run
+from tests.pack.conftest import Packs, rpm_files, run
 from xscontainer import __version__
 from xscontainer.daemon import ENVIRONMENT
 
@@ -311,98 +310,8 @@ def test_rpmlint_finds_no_error_but_those_that_are_meant(packs: Packs) -> None:
     assert b"4 packages" in done.stdout and not errors, "\n".join(errors) or done.stdout
 
 
-def gpg_status(home: str, path: str, signature: str) -> str:
-    """As XAPI asks gpg."""
-    done = subprocess.run(["gpg", "--homedir", home, "--no-default-keyring", "--keyring", "pubring.gpg",
-                           "--status-fd", "1", "--verify", signature, path],
-                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60)
-    return done.stdout.decode()
-
-
-def trusted(status: str) -> bool:
-    return "[GNUPG:] GOODSIG" in status and "[GNUPG:] TRUST_ULTIMATE" in status
-
-
-def import_key(home: str, key: str, trust: bool) -> None:
-    environ = environment(0, {"GNUPGHOME": home})
-    subprocess.run(["gpg", "--batch", "-q", "--no-default-keyring", "--keyring", "pubring.gpg", "--import", key],
-                   env=environ, check=True, timeout=60)
-    listed = subprocess.run(["gpg", "--batch", "--with-colons", "--no-default-keyring", "--keyring", "pubring.gpg",
-                             "--fingerprint"], env=environ, stdout=subprocess.PIPE, check=True, timeout=60)
-    if trust:
-        fingerprint = re.findall(r"(?m)^fpr:+([0-9A-F]{40}):", listed.stdout.decode())[0]
-        subprocess.run(["gpg", "--batch", "-q", "--import-ownertrust"], env=environ, check=True, timeout=60,
-                       input=f"{fingerprint}:6:\n".encode())
-
-
-@pytest.mark.parametrize("name", ["update.xml", "repodata/repomd.xml"])
-def test_xapis_rule_for_signatures_good_tampered_untrusted(packs: Packs, tmp_path: Path, name: str) -> None:
-    path = os.path.join(packs.current.tree, name)
-    tampered = tmp_path / "tampered"
-    tampered.write_bytes(Path(path).read_bytes().replace(b"</", b" </", 1))
-    with signing.keyring() as home:
-        assert not trusted(gpg_status(home, path, path + ".asc")), "nobody knows the key"
-        import_key(home, packs.current.key, trust=False)
-        status = gpg_status(home, path, path + ".asc")
-        assert "GOODSIG" in status and not trusted(status)
-        import_key(home, packs.current.key, trust=True)
-        assert trusted(gpg_status(home, path, path + ".asc"))
-        assert not trusted(gpg_status(home, str(tampered), path + ".asc"))
-
-
-def test_xapis_rule_for_signatures_expired(packs: Packs, tmp_path: Path) -> None:
-    path = tmp_path / "update.xml"
-    path.write_text("<update/>")
-    with signing.keyring() as home:
-        signing.generate(home, expire="seconds=1000")
-        # Signed within its life; verified after it.
-        signer = signing.Signer(home, "xscontainer", "KEY")
-        signer.sign_file(str(path))
-        key = signer.export(str(tmp_path))
-        with signing.keyring() as other:
-            import_key(other, key, trust=True)
-            assert trusted(gpg_status(other, str(path), f"{path}.asc"))
-            done = subprocess.run(
-                ["gpg", "--homedir", other, "--no-default-keyring", "--keyring", "pubring.gpg", "--status-fd", "1",
-                 "--faked-system-time", "20990101T000000", "--verify", f"{path}.asc", str(path)],
-                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60)
-            assert b"EXPKEYSIG" in done.stdout and not trusted(done.stdout.decode())
-
-
-def test_a_key_that_hosts_cannot_use_is_refused(tmp_path: Path, capsys: "pytest.CaptureFixture[str]") -> None:
-    with signing.keyring() as home:
-        signing.generate(home, expire="1y")
-        exported = subprocess.run(["gpg", "--batch", "--armor", "--export-secret-keys"],
-                                  env=environment(0, {"GNUPGHOME": home}), stdout=subprocess.PIPE, check=True,
-                                  timeout=60)
-    key = tmp_path / "secret.asc"
-    key.write_bytes(exported.stdout)
-    assert main(["--sign-key", str(key), "--output", str(tmp_path / "out")]) == 1
-    assert "expires" in capsys.readouterr().err
+def test_a_version_that_xapi_would_not_read_is_refused(tmp_path: Path) -> None:
     assert main(["--version", "1-2", "--output", str(tmp_path / "out")]) == 1
-
-
-@pytest.mark.parametrize("by", ["file", "name"])
-def test_a_release_is_signed_with_the_key_that_is_named(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
-    path = tmp_path / "update.xml"
-    path.write_text("<update/>")
-    with signing.keyring() as home:
-        signing.generate(home)
-        monkeypatch.setenv("GNUPGHOME", home)
-        secret = subprocess.run(["gpg", "--batch", "--armor", "--export-secret-keys"], stdout=subprocess.PIPE,
-                                check=True, timeout=60).stdout
-        key = tmp_path / "secret.asc"
-        key.write_bytes(secret)
-        if by == "file":
-            monkeypatch.setenv("GNUPGHOME", str(tmp_path))
-        with signing.signer(str(key) if by == "file" else "xscontainer") as signer:
-            signer.sign_file(str(path))
-            public = signer.export(str(tmp_path))
-        assert os.path.basename(public) == "RPM-GPG-KEY-xscontainer"
-        with signing.keyring() as other:
-            import_key(other, public, trust=True)
-            assert trusted(gpg_status(other, str(path), f"{path}.asc"))
 
 
 def test_the_build_names_the_packages_that_it_lacks_where_it_may_not_install_them(
@@ -416,13 +325,3 @@ def test_the_build_names_the_packages_that_it_lacks_where_it_may_not_install_the
 def test_make_pack_hands_key_and_target_on() -> None:
     done = run(need_program("make"), "-n", "-C", ROOT, "pack", "SIGN_KEY=a key", "TARGET=3.12")
     assert b"-m rpm.pack" in done.stdout and b"--target '3.12' --sign-key 'a key'" in done.stdout
-
-
-def test_the_public_key_is_plain(packs: Packs) -> None:
-    done = run("gpg", "--homedir", packs.home, "--with-colons", "--show-keys", packs.current.key)
-    lines = [line.split(":") for line in done.stdout.decode().splitlines()]
-    (public,) = [line for line in lines if line[0] == "pub"]
-    assert public[3] == "1" and int(public[2]) >= 2048 and public[6] == ""
-    assert not [line for line in lines if line[0] == "sub"]
-    assert Path(packs.current.key).name.startswith("RPM-GPG-KEY-")
-    assert OLDER < __version__

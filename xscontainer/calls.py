@@ -13,10 +13,13 @@ from xscontainer.vmrecord import UUID
 
 LONGEST_NAME = 255  # of a container, or a new VM
 DATASOURCES = ("configdrive", "nocloud")  # configdrive.image.LAYOUTS, which would load pycdlib here
-_SWITCHES = {"finish": ("yes", "status"), "force": ("yes",), "remove": ("yes",)}
+_SWITCHES = {"finish": ("yes", "status"), "force": ("yes",), "remove": ("yes",),
+             "generatecerts": ("yes",)}
+SCRIPT_STEP = "run the script on the CD in the VM"  # the step of a task in which a person has to
 LONGEST_SHOWN = 100  # of what a caller gave us, in an error text
 
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}=?\Z")
+_SECONDS = re.compile(r"[0-9]{0,4}\Z")
 _CONTAINER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _FORBIDDEN_RAW = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
@@ -69,6 +72,8 @@ def checked(name: str, value: str) -> str:
                             f"not {shown(value)}.")
     if name in _SWITCHES and value not in _SWITCHES[name]:
         raise ArgumentError(f"The argument '{name}' must be {' or '.join(_SWITCHES[name])}, not {shown(value)}.")
+    if name == "wait" and not _SECONDS.match(value):
+        raise ArgumentError(f"The argument '{name}' must be whole seconds, not {shown(value)}.")
     if name == "name" and not (value.strip() and value.isprintable() and len(value) <= LONGEST_NAME):
         raise ArgumentError(f"The argument '{name}' must be 1 to {LONGEST_NAME} printable characters, "
                             f"not {shown(value)}.")

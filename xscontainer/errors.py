@@ -7,6 +7,7 @@
     +-- SocketUnusable             SOCKET_UNUSABLE         the daemon cannot listen where it should
     +-- ArgumentError              ARGUMENT_INVALID        a caller's argument is missing or malformed
     +-- NotPermitted               NOT_PERMITTED           the caller's role is too low for the function
+    +-- CalledOff                  CALLED_OFF              a client cancelled its task
     +-- XapiError                  XAPI_ERROR              XAPI answered with a failure of its own
     |   +-- XapiUnavailable        XAPI_UNAVAILABLE        no answer from XAPI in time, or none at all
     |   +-- XapiSessionLost        XAPI_SESSION_LOST       our login is gone (restart, join, expiry)
@@ -118,6 +119,10 @@ class NotPermitted(XSContainerError):
     default_hint = "Call it as a user with that role, with host.call_plugin or 'xscontainer' on a host."
 
 
+class CalledOff(XSContainerError):
+    code = "CALLED_OFF"
+
+
 class XapiError(XSContainerError):
     """XAPI's own failure; ``details`` is its ErrorDescription (a list of strings)."""
 
@@ -191,8 +196,9 @@ class AddressRefused(VMError):
 
 class TLSCredentialsMissing(VMError):
     code = "TLS_CREDENTIALS_MISSING"
-    default_hint = ("Have certificates made for the VM ('xscontainer-prepare-vm --mode tls'), or name the secrets in "
-                    "xscontainer-tls-ca-cert, xscontainer-tls-client-cert and xscontainer-tls-client-key.")
+    default_hint = ("Have certificates made for the VM ('xscontainer prepare VM --mode tls --generate-certs'), or name "
+                    "the secrets in xscontainer-tls-ca-cert, xscontainer-tls-client-cert and "
+                    "xscontainer-tls-client-key.")
 
 
 class TLSCredentialsInvalid(VMError):
@@ -225,7 +231,7 @@ class DriveBusy(StorageError):
 
 class DriveMissing(StorageError):
     code = "DRIVE_MISSING"
-    default_hint = "Shut the VM down and repeat the call, or give it a CD drive."
+    default_hint = "Shut the VM down, repeat the call, which then gives it one, and start the VM again."
 
 
 class NotConfigDrive(StorageError):

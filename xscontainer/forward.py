@@ -37,7 +37,7 @@ LONGEST_REPLY = 256 * 1024 * 1024  # bytes
 
 READY_TIMEOUT = 3.0  # s until a daemon with its workers busy, or stopped, is given up
 CALL_TIMEOUT = 30.0  # s for the daemon to take the call in
-REPLY_TIMEOUT = 900.0  # s; the daemon has shorter deadlines of its own for all it does
+REPLY_TIMEOUT = 2700.0  # s; the daemon has shorter deadlines of its own for all it does
 
 # As in settings.py, which takes 15 ms to import; a test compares them.
 DEFAULT_SETTINGS = "/etc/xscontainer/xscontainer.conf"

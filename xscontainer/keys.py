@@ -15,6 +15,7 @@ HOST_KEY = "xscontainer-sshhostkey"  # base64 of the guest's pinned SSH host key
 TLS_CA_CERT = "xscontainer-tls-ca-cert"  # uuid of the secret with the certificate that signs the engine's (PEM)
 TLS_CLIENT_CERT = "xscontainer-tls-client-cert"  # uuid of the secret with our certificate (PEM)
 TLS_CLIENT_KEY = "xscontainer-tls-client-key"  # uuid of the secret with its private key (PEM)
+TLS_SECRETS = (TLS_CA_CERT, TLS_CLIENT_CERT, TLS_CLIENT_KEY)
 
 # --- VM.other_config, our own ------------------------------------------------
 OWNER = "xscontainer-owner"  # uuid of the VM the published keys and the host key pin belong to: a clone's differs

@@ -44,8 +44,8 @@ HOPS = "xscontainer-hops"
 # s that a container may take to end; engine.api's STOP_SECONDS, which would load docker here.
 STOPPING = 60.0
 
-# s that a guest may take to be prepared.
-PREPARING = 390.0
+# s that a guest may take to be prepared, beyond what its caller has it wait for.
+PREPARING = 300.0
 
 # s that a disk may take to be made and filled, or read.
 FILLING = 180.0
@@ -87,7 +87,8 @@ VERBS: Dict[str, Verb] = {
                    ("configuration", "imageuuid", "username", "memory", "vcpus", "datasource", "wait"),
                    patience=CREATING),
     "prepare": Verb(onboarding.prepare, ("vmuuid",), AT_VM,
-                    ("passwordsecret", "fingerprint", "wait", *onboarding.WISHES), patience=PREPARING),
+                    ("passwordsecret", "fingerprint", "wait", "generatecerts", "sruuid", *onboarding.WISHES),
+                    patience=PREPARING),
     "hostkey_show": Verb(hostkeys.hostkey_show, ("vmuuid",), AT_VM, ("address", "port", "mode")),
     "hostkey_accept": Verb(hostkeys.hostkey_accept, ("vmuuid", "fingerprint"), AT_VM),
     "key_rotate": Verb(rotation.key_rotate, (), ANYWHERE, ("finish", "force")),
@@ -323,7 +324,8 @@ def _call_plugin(call: Call, context: Context, host: str) -> str:
     arguments[HOPS] = str(call.hops + 1)
 
     def work(session: Session) -> str:
-        with session.patient(longest_action(call.verb, settings)):
+        # Beyond what the verb itself takes: what its caller has it wait for.
+        with session.patient(longest_action(call.verb, settings) + float(call.arguments.get("wait") or 0)):
             plugin = settings.daemon.plugin_name
             return str(session.xenapi.host.call_plugin(host, plugin, call.function, arguments))
 

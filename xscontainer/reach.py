@@ -66,7 +66,7 @@ class Reach(NamedTuple):
             raise _unusable(keys.ADDRESS, address, "an IPv4 address, an IPv6 address or a name") from None
         if mode == TLS:
             secrets = tuple(_uuid(key, other_config.get(key) or "")
-                            for key in (keys.TLS_CA_CERT, keys.TLS_CLIENT_CERT, keys.TLS_CLIENT_KEY))
+                            for key in keys.TLS_SECRETS)
             return cls(mode, address, _port(keys.TLS_PORT, other_config, settings.engine.tls_port), secrets=secrets)
         user = other_config.get(keys.USERNAME) or settings.ssh.user
         if not _USER.match(user):

@@ -1,32 +1,23 @@
 """``xscontainer-prepare-vm`` as admins have always called it: over SSH, with given certificates, and with new ones."""
 
-import os
-import subprocess
-import sys
-import threading
 import time
-from typing import Any, Iterator, List, Tuple
+from typing import Any, Iterator, Set, Tuple
 
 import pytest
 
 from tests.need import need
 from tests.prepare.guests import PASSWORD, USER
 from tests.prepare.test_command import Terminal
-from tests.prepare.world import ROOT, VM, Fresh, password_file
+from tests.prepare.tls_vm import SECRETS, TLSVM, argv, given, run
+from tests.prepare.world import VM, Fresh, password_file
 from tests.system.conftest import _leaves_nothing_behind  # noqa: F401 - one world serves the whole module
 from xscontainer import keys
-from xscontainer.certificates import making
 from xscontainer.configdrive import isoread
 from xscontainer.engine import certs
 from xscontainer.simulator.engines.real import RealEngine
-from xscontainer.simulator.guests.addresses import AddressBlock
-from xscontainer.simulator.guests.tls import Certificates, flags, free_port
 from xscontainer.xapi import disk
 
 pytestmark = pytest.mark.real
-
-ON_DISC = ("ca.pem", "server-cert.pem", "server-key.pem")
-SECRETS = (keys.TLS_CA_CERT, keys.TLS_CLIENT_CERT, keys.TLS_CLIENT_KEY)
 
 
 @pytest.fixture(scope="module")
@@ -40,17 +31,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fresh]:
 @pytest.fixture
 def vm(world: Fresh) -> VM:
     return world.add(f"vm-{len(world.added)}")
-
-
-def argv(world: Fresh, *words: str, host: int = 0) -> List[str]:
-    return [sys.executable, "-W", "ignore", "-m", "xscontainer.prepare_vm", "--config",
-            world.daemons[host].config_path, *words]
-
-
-def run(world: Fresh, *words: str, host: int = 0, **more: Any) -> Tuple[int, str, str]:
-    done = subprocess.run(argv(world, *words, host=host), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, env=dict(os.environ, PYTHONPATH=ROOT), timeout=90, **more)
-    return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
 # --- SSH ---------------------------------------------------------------------
@@ -97,61 +77,6 @@ def test_calls_that_make_no_sense(world: Fresh, vm: VM, words: Any) -> None:
 # --- TLS ---------------------------------------------------------------------
 
 
-class TLSVM:
-    """A VM that only its engine answers in, as soon as somebody gives it certificates. A context manager."""
-
-    def __init__(self, world: Fresh) -> None:
-        self.world = world
-        self.address = AddressBlock().addresses(1)[0]
-        self.port = free_port(self.address)
-        self.ref = world.pool.create_vm("windows", power_state="Halted", other_config={keys.TLS_PORT: str(self.port)})
-        with world.session() as session:
-            disk.cd_drive(session, self.ref, running=False)  # as every VM of a usual template has one
-            session.xenapi.VM.start_on(self.ref, world.pool.hosts[1].ref, False, False)
-        world.pool.set_networks(self.ref, {"0/ip": self.address, "0/ipv6/0": "2001:db8::7"})
-        self.uuid = str(world.pool.vm(self.ref)["uuid"])
-        self.directory = os.path.join(world.directory, "t" + self.uuid[:6])
-        self.images: List[bytes] = []
-        self._engines: List[RealEngine] = []
-        self._threads: List[threading.Thread] = []
-        os.makedirs(self.directory)
-
-    def __enter__(self) -> "TLSVM":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for thread in self._threads:
-            thread.join()
-        for engine in self._engines:
-            engine.close()
-
-    @property
-    def config(self) -> Any:
-        return self.world.pool.other_config(self.ref)
-
-    def start(self, files: Certificates) -> None:
-        self._engines.append(RealEngine(self.directory + "/e", flags=flags(self.directory, files, self.address,
-                                                                           self.port)))
-        self._engines[-1].start()
-        self._engines[-1].run("web", ("sleep", "1000"))
-
-    def on_disc(self, ref: str, event: str, vbd: str) -> None:
-        """Somebody runs the script on the disc."""
-        if ref == self.ref and event == "insert":
-            with open(self.world.pool.disk_path(self.world.pool.record("VBD", vbd)["VDI"]), "rb") as file:
-                self.images.append(file.read())
-            self._threads.append(threading.Thread(target=self._install))
-            self._threads[-1].start()
-
-    def _install(self) -> None:
-        found = [isoread.file_in(self.images[-1], name) for name in ON_DISC]
-        self.start(Certificates(*((text or b"").decode() for text in found)))
-
-    def drives(self) -> List[Any]:
-        return [record for record in self.world.pool.records("VBD").values()
-                if record["VM"] == self.ref and record["type"] == "CD"]
-
-
 @pytest.fixture
 def tls(world: Fresh) -> Iterator[TLSVM]:
     with TLSVM(world) as made:
@@ -163,7 +88,8 @@ def test_certificates_are_made_and_handed_over(world: Fresh, tls: TLSVM) -> None
     disks = set(world.pool.records("VDI"))
     code, out, err = run(world, "-v", tls.uuid, "-u", "root", "--mode", "tls", "--generate-certs", "--yes",
                          "--wait", "60", host=1)
-    assert code == 0 and "enable-tls.ps1" in out and "web" in out, err
+    assert code == 0 and f"enable-tls.ps1 -Port {tls.port}\n" in err, err
+    world.wait(lambda: "web" in tls.config.get(keys.PS, ""))
     assert tls.config[keys.MODE] == "tls" and tls.config[keys.MONITOR] == "True" and keys.PS in tls.config
     (drive,) = tls.drives()
     assert drive["empty"] is True and set(world.pool.records("VDI")) == disks
@@ -171,7 +97,7 @@ def test_certificates_are_made_and_handed_over(world: Fresh, tls: TLSVM) -> None
         assert isoread.file_in(tls.images[0], name)
     shown = certs.facts(certs.load((isoread.file_in(tls.images[0], "server-cert.pem") or b"").decode()))
     assert shown.names == (tls.address, "2001:db8::7", f"urn:uuid:{tls.uuid}"), "all addresses that are reported"
-    assert f"made out to the VM {tls.uuid} at {tls.address}, 2001:db8::7." in out
+    assert f"its certificate is made out to {tls.address}, 2001:db8::7\n" in err
     key = (isoread.file_in(tls.images[0], "server-key.pem") or b"").decode()
     assert "PRIVATE KEY" in key
     for cls in ("secret", "VM", "pool", "task"):
@@ -184,13 +110,70 @@ def test_certificates_are_made_and_handed_over(world: Fresh, tls: TLSVM) -> None
     assert again.returncode == 0 and "Nothing had to be installed" in out, err
 
 
+def test_secrets_go_when_nothing_names_them(world: Fresh, tls: TLSVM) -> None:
+    """Whatever comes after: what the VM names stays, and nothing else does."""
+    words = given(world, tls)
+    before = len(secrets(world))
+    world.pool.faults("host.get_all_records", "fail", description=["INTERNAL_ERROR", "listing"])
+    code, _, err = run(world, "-v", tls.uuid, "--mode", "tls", *words, host=1)
+    world.pool.faults.clear()
+    assert code == 1 and "listing" in err
+    assert tls.config[keys.MONITOR] == "True" and {tls.config[key] for key in SECRETS} <= secrets(world)
+    assert len(secrets(world)) == before + 3
+    # The same again: nothing is left of what it replaces.
+    code, _, err = run(world, "-v", tls.uuid, "--mode", "tls", *words, host=1)
+    assert code == 0 and {tls.config[key] for key in SECRETS} <= secrets(world), err
+    assert len(secrets(world)) == before + 3
+    # What a snapshot or a clone names stays.
+    shared = {tls.config[key] for key in SECRETS}
+    world.pool.create_vm("clone", other_config={key: tls.config[key] for key in SECRETS})
+    code, _, err = run(world, "-v", tls.uuid, "--mode", "tls", *words, host=1)
+    assert code == 0 and shared <= secrets(world) and len(secrets(world)) == before + 6, err
+
+
+def test_interrupted_while_the_list_is_waited_for(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The VM names the secrets by then, so they stay."""
+    with Fresh(str(tmp_path_factory.mktemp("w")) + "/w", daemons=False) as world, TLSVM(world) as tls:
+        words = argv(world, "-v", tls.uuid, "--mode", "tls", *given(world, tls), host=1)
+        with Terminal(words) as terminal:
+            world.wait(lambda: keys.MONITOR in tls.config)
+            terminal.type("\x03")
+            terminal.end()
+            assert terminal.process.wait(20) == 130
+        assert {tls.config[key] for key in SECRETS} <= secrets(world)
+
+
+def secrets(world: Fresh) -> Set[str]:
+    return {record["uuid"] for record in world.pool.records("secret").values()}
+
+
+def new(world: Fresh, tls: TLSVM, *words: str, host: int = 1) -> Tuple[int, str, str]:
+    return run(world, "-v", tls.uuid, "--mode", "tls", "--generate-certs", *words, host=host)
+
+
+def test_a_certificate_is_renewed(world: Fresh, tls: TLSVM) -> None:
+    """The engine answers with the old one, until somebody runs the script."""
+    world.pool.on_disk(tls.on_disc)
+    code, _, err = new(world, tls, "--wait", "60")
+    assert code == 0, err
+    before = tls.served
+    tls.after = 4.0
+    code, _, err = new(world, tls, "--wait", "60")
+    assert code == 0, err
+    assert tls.served == (isoread.file_in(tls.images[1], "server-cert.pem") or b"").decode() != before
+    assert tls.served_at_eject == [before, tls.served]
+
+
 def test_a_vm_that_is_off(world: Fresh) -> None:
+    """It gets the drive that it takes none of once it runs."""
     vm = world.pool.create_vm("off", power_state="Halted")
-    disks, drives = set(world.pool.records("VDI")), set(world.pool.records("VBD"))
+    disks = set(world.pool.records("VDI"))
     code, _, err = run(world, "-v", str(world.pool.vm(vm)["uuid"]), "--mode", "tls", "--generate-certs",
                        "--address", "192.0.2.7")
-    assert code == 1 and "not running" in err and "Start the VM" in err
-    assert set(world.pool.records("VDI")) == disks and set(world.pool.records("VBD")) == drives
+    assert code == 1 and "is halted" in err and "Start the VM" in err
+    assert set(world.pool.records("VDI")) == disks
+    (drive,) = [record for record in world.pool.records("VBD").values() if record["VM"] == vm]
+    assert drive["type"] == "CD" and drive["empty"] is True
 
 
 def test_nobody_runs_the_script(world: Fresh, tls: TLSVM) -> None:
@@ -208,7 +191,7 @@ def test_it_is_called_off(world: Fresh, tls: TLSVM, way: str, code: int) -> None
     """However it ends, the guest's private key is nowhere any more."""
     disks = set(world.pool.records("VDI"))
     with Terminal(argv(world, "-v", tls.uuid, "--mode", "tls", "--generate-certs")) as terminal:
-        terminal.until("waiting for the engine")
+        terminal.until("... run the script")
         if way == "Ctrl-C":
             terminal.type("\x03")
             terminal.end()
@@ -242,23 +225,8 @@ def test_a_drive_that_is_taken(world: Fresh, tls: TLSVM) -> None:
             "xenstore_data": {}, "sm_config": {}, "tags": []})
         disk.insert(session, disk.cd_drive(session, tls.ref, running=True), iso)
     code, _, err = run(world, "-v", tls.uuid, "--mode", "tls", "--generate-certs")
-    assert code == 2 and "Eject it" in err
+    assert code == 1 and "Eject it" in err
     assert world.pool.record("VBD", world.pool.vm(tls.ref)["VBDs"][0])["VDI"] == iso
-
-
-def given(world: Fresh, tls: TLSVM) -> List[str]:
-    """The admin's own certificates: arguments. The engine runs with them."""
-    now = time.time()
-    ca = making.new_ca("An admin's CA", now)
-    server, client = making.new_server(ca, "engine", [tls.address], now), making.new_client(ca, "me", now)
-    tls.start(Certificates(ca.certificate, server.certificate, server.key))
-    words = []
-    for name, text in (("client-cert", client.certificate), ("client-key", client.key), ("ca-cert", ca.certificate)):
-        path = os.path.join(tls.directory, name)
-        with open(path, "w", encoding="ascii") as file:
-            file.write(text)
-        words += ["--" + name, path]
-    return words
 
 
 def test_certificates_of_ones_own(world: Fresh, tls: TLSVM) -> None:

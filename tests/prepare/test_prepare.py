@@ -36,7 +36,7 @@ def test_from_a_password_to_a_list(world: Fresh, vm: VM, host: int) -> None:
     assert told == {
         "mode": "ssh", "user": USER, "address": vm.guest.address, "fingerprint": vm.fingerprint,
         "engine": told["engine"],
-        "containers": 1, "key_installed": True, "published": True}
+        "containers": 1, "key_installed": True, "published": True, "left": []}
     assert f"<Version>{told['engine']}<" in vm.config[keys.VERSION]
     assert "<names>c0</names>" in vm.config[keys.PS]
     assert {key: vm.config[key] for key in OURS} == {

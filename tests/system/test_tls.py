@@ -167,7 +167,7 @@ def test_a_certificate_that_ends_soon_is_told_once(world: TLSWorld, vm: VM) -> N
     old = making.new_server(making.Pair(ca.certificate, ca.key), "x", [vm.guest.address], time.time() - 800 * DAY,
                             vm.uuid)
     issued = certificates.Issued({}, {"ca.pem": ca.certificate.encode(), "server-cert.pem": old.certificate.encode(),
-                                      "server-key.pem": old.key.encode()}, 0.0)
+                                      "server-key.pem": old.key.encode()}, "", 0.0)
     assert messages(world) == []
     guest: Any = vm.guest
     guest.certify(issued)

@@ -127,7 +127,7 @@ def of_tls(sessions: SessionPool, vm: VMRecord, reach: Reach) -> "Credentials":
     from xscontainer.engine.certs import Credentials
 
     found = []
-    for key, uuid in zip((keys.TLS_CA_CERT, keys.TLS_CLIENT_CERT, keys.TLS_CLIENT_KEY), reach.secrets):
+    for key, uuid in zip(keys.TLS_SECRETS, reach.secrets):
         if not uuid:
             raise TLSCredentialsMissing(f"VM {vm.label} is to be reached over TLS, and its other_config has no {key}.")
         try:

@@ -7,6 +7,7 @@ kept nowhere; the CA's key never leaves XAPI. :mod:`.renewal` gives the pool the
 import contextlib
 import ipaddress
 import os
+import ssl
 import time
 from typing import Dict, Iterable, Mapping, NamedTuple, Optional, Sequence, Tuple
 
@@ -36,11 +37,13 @@ class Issued(NamedTuple):
     """:ivar other_config: what the VM's is to say from now on.
 
     :ivar files: for the guest's eyes only, the private key of its engine among them: name -> content.
-    :ivar ends: when the engine's certificate does, seconds since the epoch.
+    :ivar fingerprint: of the engine's certificate, as engine.connection has it.
+    :ivar ends: when that does, seconds since the epoch.
     """
 
     other_config: Mapping[str, str]
     files: Mapping[str, bytes]
+    fingerprint: str
     ends: float
 
     def __repr__(self) -> str:  # it must not reach a log by accident
@@ -106,6 +109,7 @@ def issue(session: Session, vm: VMRecord, answers_at: Sequence[str], now: Option
          keys.TLS_CLIENT_KEY: client.key_uuid},
         {"ca.pem": ca.certificate.encode("ascii"), "server-cert.pem": server.certificate.encode("ascii"),
          "server-key.pem": server.key.encode("ascii")},
+        certs.fingerprint(ssl.PEM_cert_to_DER_cert(server.certificate)),
         certs.validity(certs.load(server.certificate))[1])
 
 

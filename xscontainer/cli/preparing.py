@@ -7,7 +7,7 @@ import sys
 from typing import Any, Dict, NamedTuple, Optional
 
 from xscontainer import keys
-from xscontainer.cli import asking, calling, finding, inventory, listing, progress
+from xscontainer.cli import asking, calling, finding, handing, inventory, listing, progress
 from xscontainer.cli.columns import neutral
 from xscontainer.cli.telling import say
 from xscontainer.errors import VMElsewhere, XapiError
@@ -18,6 +18,7 @@ from xscontainer.xapi.session import Session
 
 TRIES = 3  # for a password that is typed
 NOT_LISTED = 3
+ENDING = 60.0  # s in which the plugin function is over when it is called off: a guest may hold on to the CD
 
 
 class Wanted(NamedTuple):
@@ -52,17 +53,20 @@ def add(commands: Any) -> None:
     ways.add_argument("--password-fd", metavar="N", type=int, help="read the password from this file descriptor")
     ways.add_argument("--agent", action="store_true",
                       help="log in with the keys of your SSH agent; on the host where the VM runs")
+    handing.add_options(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace, settings: Settings) -> int:
     wishes = {"username": options.user, "mode": options.mode, "address": options.address, "port": options.port,
               "engine": options.engine, "enginesocket": options.engine_socket}
+    handing.check(options)
     with calling.logged_in(settings) as session:
         vm = finding.vm(session, options.vm)
-        return prepare(session, settings, Wanted(
-            vm, {name: value for name, value in wishes.items() if value}, options.fingerprint, options.yes,
-            options.password_fd, options.agent))
+        with handing.wishes(session, options, vm) as more:
+            return prepare(session, settings, Wanted(
+                vm, {**{name: value for name, value in wishes.items() if value}, **more}, options.fingerprint,
+                options.yes, options.password_fd, options.agent))
 
 
 def prepare(session: Session, settings: Settings, wanted: Wanted) -> int:
@@ -71,8 +75,11 @@ def prepare(session: Session, settings: Settings, wanted: Wanted) -> int:
     :raises XSContainerError:
     """
     told = _told(session, settings, wanted)
-    what = "The pool's key was installed" if told["key_installed"] else "Nothing had to be installed"
+    what = ("The pool's key was installed" if told["key_installed"] else
+            "The engine has its new certificate" if "generatecerts" in wanted.wishes else "Nothing had to be installed")
     print(f"{what}; the engine {neutral(str(told['engine']))} answers, with {int(told['containers'])} containers.")
+    for sentence in told.get("left", ()):
+        say(f"xscontainer: {sentence}")
     if not told["published"]:
         say("xscontainer: No list is published yet. Check that xscontainer-monitor runs on the VM's host.")
         return NOT_LISTED
@@ -112,7 +119,11 @@ def _told(session: Session, settings: Settings, wanted: Wanted) -> "Dict[str, An
 
 
 def _called(session: Session, settings: Settings, arguments: "Dict[str, str]") -> "Dict[str, Any]":
-    answer = progress.call(session, settings, "prepare", arguments)
+    tell: progress.Tell = progress.on_stderr
+    if "generatecerts" in arguments:
+        config = session.xenapi.VM.get_other_config(session.xenapi.VM.get_by_uuid(arguments["vmuuid"]))
+        tell = handing.Steps(arguments.get("port") or config.get(keys.TLS_PORT) or str(settings.engine.tls_port))
+    answer = progress.call(session, settings, "prepare", arguments, tell, ENDING)
     try:
         told: Dict[str, Any] = json.loads(answer)
         return told

@@ -1,6 +1,7 @@
 """Certificates on the engine's side: what a TLS connection is made from, and what is wrong with one shown to us."""
 
 import datetime
+import hashlib
 import math
 import re
 import ssl
@@ -135,6 +136,11 @@ def validity(certificate: x509.Certificate) -> Tuple[float, float]:
     utc = datetime.timezone.utc  # cryptography before 42 gives UTC without saying so
     return (certificate.not_valid_before.replace(tzinfo=utc).timestamp(),
             certificate.not_valid_after.replace(tzinfo=utc).timestamp())
+
+
+def fingerprint(der: bytes) -> str:
+    """SHA-256 of a certificate, hexadecimal."""
+    return hashlib.sha256(der).hexdigest()
 
 
 def fault(shown: Facts, signer: Optional[Facts], wanted: str, wrong_name: bool, said: str,

@@ -92,6 +92,7 @@ class Connection(ABC):
     method: str = ""  # how streams reach the engine's socket; worth remembering for the next connection
     socket: str = ""  # which that is, if it had to be found; the same
     address: str = ""  # where the guest answered
+    certificate: str = ""  # fingerprint of the one that the engine showed: SHA-256, hexadecimal; "" without TLS
 
     @abstractmethod
     def open_stream(self, timeout: float) -> EngineStream:

@@ -35,7 +35,7 @@ _UNREACHABLE_HINT = ("Check that the engine listens on that port in the VM and t
                      "this host.")
 _SILENT_HINT = "Check that it is the engine that listens there and that the VM is not overloaded."
 _OTHER_VM_HINT = ("Check that no two VMs report the same address. If this VM is a copy of that one, have certificates "
-                  "made for it ('xscontainer-prepare-vm --mode tls --generate-certs').")
+                  "made for it ('xscontainer prepare VM --mode tls --generate-certs').")
 # OpenSSL's names for "the name is wrong" and "the address is wrong", the only faults of an else good certificate.
 _WRONG_NAME = (62, 64)
 
@@ -179,7 +179,9 @@ class TLSConnection(Connection):
                 raise
             raise ours from error
         self.address = address
-        self._shown = (ssl.cert_time_to_seconds(shown["notAfter"]), sock.getpeercert(True) or b"")
+        der = sock.getpeercert(True) or b""
+        self._shown = (ssl.cert_time_to_seconds(shown["notAfter"]), der)
+        self.certificate = certs.fingerprint(der)
         return sock, where
 
     def _check_vm(self, named: Optional[Tuple[str, ...]], where: str) -> None:

@@ -210,9 +210,14 @@ def disc_in(session: Session, drive: Drive) -> str:
 
 
 def eject(session: Session, drive: Drive) -> None:
-    """No error if the drive is empty."""
+    """No error if the drive is empty.
+
+    :raises DriveBusy: the guest has locked it.
+    """
     try:
         session.xenapi.VBD.eject(drive.ref)
     except XapiError as error:
+        if error.details[:1] == ["VBD_TRAY_LOCKED"]:
+            raise DriveBusy("The guest has locked its CD drive.", "Unmount the CD in the guest.") from error
         if error.details[:1] != ["VBD_IS_EMPTY"]:
             raise

@@ -1,6 +1,7 @@
 """XAPI secrets: the pool's SSH key pair, which every host shares that way, and passwords on their way to us."""
 
-from typing import Callable, Mapping, NamedTuple, Tuple
+import contextlib
+from typing import Callable, Iterable, Mapping, NamedTuple, Tuple
 
 from xscontainer import keys
 from xscontainer.errors import ArgumentError, KeyPairError, ObjectGone
@@ -9,6 +10,7 @@ from xscontainer.xapi.session import Session
 
 # In a secret's other_config: the VM that the password in it is for.
 PASSWORD_FOR = "xscontainer-password-for"
+CERTIFICATE_FOR = "xscontainer-certificate-for"  # the same, for a TLS certificate or its key
 
 
 class KeyPair(NamedTuple):
@@ -75,6 +77,30 @@ def _store(session: Session, pool_ref: str, pair: KeyPair) -> KeyPair:
     session.xenapi.pool.remove_from_other_config(pool_ref, keys.PUBLIC_SECRET)
     session.xenapi.pool.add_to_other_config(pool_ref, keys.PUBLIC_SECRET, public_uuid)
     return pair
+
+
+def keep_certificate(session: Session, text: str, vm_uuid: str) -> str:
+    """A new secret for :func:`forget_certificates` to know: a certificate, or the key to one, for this VM; its uuid."""
+    return create(session, text, {CERTIFICATE_FOR: vm_uuid})[0]
+
+
+def forget_certificates(session: Session, uuids: "Iterable[str]", vm_uuid: str) -> None:
+    """Destroy those of the secrets that were made for this VM, and that no VM names any more."""
+    ours = {}
+    for uuid in uuids:
+        with contextlib.suppress(ObjectGone):
+            ref = session.xenapi.secret.get_by_uuid(uuid)
+            if session.xenapi.secret.get_other_config(ref).get(CERTIFICATE_FOR) == vm_uuid:
+                ours[uuid] = ref
+    if not ours:
+        return
+    # A snapshot or a clone of the VM names what the VM did.
+    named = {record["other_config"].get(key) for record in session.xenapi.VM.get_all_records().values()
+             for key in keys.TLS_SECRETS}
+    for uuid, ref in ours.items():
+        if uuid not in named:
+            with contextlib.suppress(ObjectGone):
+                session.xenapi.secret.destroy(ref)
 
 
 def keep_password(session: Session, password: str, vm_uuid: str) -> str:

@@ -3,7 +3,7 @@
 import contextlib
 from typing import Callable, Dict, Iterator, Optional
 
-from xscontainer.errors import XapiError
+from xscontainer.errors import CalledOff, ObjectGone, XapiError
 from xscontainer.xapi.session import Session
 
 VM = "xscontainer-vm"  # in a task's other_config: uuid of the VM that it is about
@@ -44,6 +44,17 @@ class Progress:
             task.add_to_other_config(self._ref, STEP, step)
         task.set_progress(self._ref, min(max(float(fraction), 0.0), 1.0))
 
+    def check(self) -> None:
+        """:raises CalledOff: a client has cancelled the task, or done away with it."""
+        task = self._session.xenapi.task
+        try:
+            if task.get_status(self._ref) == "pending" and "cancel" not in task.get_current_operations(
+                    self._ref).values():
+                return
+        except ObjectGone:
+            pass
+        raise CalledOff("It was called off.")
+
 
 @contextlib.contextmanager
 def running(session: Session, label: str, description: str = "",
@@ -62,7 +73,7 @@ def running(session: Session, label: str, description: str = "",
     except BaseException as exc:
         with contextlib.suppress(XapiError):
             session.xenapi.task.set_error_info(ref, [getattr(exc, "code", type(exc).__name__), str(exc)])
-            session.xenapi.task.set_status(ref, "failure")
+            session.xenapi.task.set_status(ref, "cancelled" if isinstance(exc, CalledOff) else "failure")
         raise
     progress(1.0)
     session.xenapi.task.set_status(ref, "success")

@@ -1,0 +1,202 @@
+"""Certificates on a CD: how long somebody is waited for, what passes meanwhile, and that nothing stays behind."""
+
+import threading
+import time
+from typing import Any, Iterator, List
+
+import pytest
+
+from tests.need import need
+from tests.prepare.tls_vm import TLSVM, run
+from tests.prepare.world import Fresh
+from tests.system.conftest import _leaves_nothing_behind  # noqa: F401 - one world serves the whole module
+from xscontainer import calls, keys
+from xscontainer.actions import awaiting, handover
+from xscontainer.context import local_context
+from xscontainer.errors import (
+    AddressUnknown,
+    DriveBusy,
+    EngineRefused,
+    EngineTooOld,
+    GuestRefused,
+    TLSCertificateInvalid,
+    TLSCredentialsInvalid,
+    XSContainerError,
+)
+from xscontainer.simulator.engines.real import RealEngine
+from xscontainer.xapi import task
+from xscontainer.xapi import vm as xapi_vm
+
+pytestmark = pytest.mark.real
+
+LOCKED = ["VBD_TRAY_LOCKED", "OpaqueRef:drive"]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fresh]:
+    need(not RealEngine.missing(), RealEngine.missing())
+    with Fresh(str(tmp_path_factory.mktemp("w")) + "/w") as made:
+        made.pool.add_storage()
+        yield made
+
+
+@pytest.fixture
+def tls(world: Fresh) -> Iterator[TLSVM]:
+    with TLSVM(world) as made:
+        yield made
+        world.pool.faults.clear()
+
+
+@pytest.fixture
+def context(world: Fresh) -> Iterator[Any]:
+    with local_context(world.daemons[1].settings) as made:
+        yield made
+
+
+def new(world: Fresh, tls: TLSVM, wait: str = "") -> Any:
+    return world.told("prepare", vmuuid=tls.uuid, mode="tls", generatecerts="yes", wait=wait)
+
+
+def disks(world: Fresh) -> List[str]:
+    return [ref for ref, record in world.pool.records("VDI").items() if record["name_label"] == "xscontainer TLS"]
+
+
+def step_of(world: Fresh, tls: TLSVM) -> str:
+    return next((record["other_config"].get(task.STEP, "") for record in world.pool.records("task").values()
+                 if record["other_config"].get(task.VM) == tls.uuid and record["status"] == "pending"), "")
+
+
+def test_from_a_client(world: Fresh, tls: TLSVM) -> None:
+    """One call of the plugin does all of it, on whichever host."""
+    world.pool.on_disk(tls.on_disc)
+    told = new(world, tls, wait="60")
+    assert told["mode"] == "tls" and told["published"] is True and told["left"] == []
+    assert tls.drives()[0]["empty"] is True and not disks(world)
+
+
+def test_it_starts_anew_meanwhile(world: Fresh, tls: TLSVM) -> None:
+    """For some seconds it has no address: the disc stays, and somebody is waited for."""
+    networks = {"0/ip": tls.address}
+
+    def on_disc(ref: str, event: str, vbd: str) -> None:
+        if ref == tls.ref and event == "insert":
+            world.pool.set_networks(ref, {})
+        tls.on_disc(ref, event, vbd)
+
+    world.pool.on_disk(on_disc)
+    tls.after = 1.0
+    late = threading.Timer(5.0, lambda: world.pool.set_networks(tls.ref, networks))
+    late.start()
+    try:
+        assert new(world, tls, wait="60")["mode"] == "tls"
+    finally:
+        late.join()
+    assert not disks(world)
+
+
+def test_a_client_calls_it_off(world: Fresh, tls: TLSVM) -> None:
+    failed: List[List[str]] = []
+    thread = threading.Thread(target=lambda: failed.append(world.failure(new, world, tls, wait="60")))
+    thread.start()
+    world.wait(lambda: step_of(world, tls).startswith(calls.SCRIPT_STEP))
+    (ref,) = [ref for ref, record in world.pool.records("task").items()
+              if record["other_config"].get(task.VM) == tls.uuid]
+    assert world.failure(new, world, tls)[0] == "DRIVE_BUSY", "one at a time"
+    with world.session() as session:
+        session.xenapi.task.cancel(ref)
+    thread.join(20.0)
+    assert failed and failed[0][0] == "CALLED_OFF"
+    assert world.pool.record("task", ref)["status"] == "cancelled"
+    assert not disks(world) and keys.MODE not in tls.config
+
+
+def test_a_tray_that_is_locked_for_a_while(world: Fresh, tls: TLSVM) -> None:
+    world.pool.on_disk(tls.on_disc)
+    world.pool.faults("VBD.eject", "fail", times=3, description=LOCKED)
+    assert new(world, tls, wait="60")["left"] == [] and not disks(world)
+
+
+def test_a_tray_that_stays_locked(world: Fresh, tls: TLSVM, context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody is told, and the next hand-over clears it away."""
+    monkeypatch.setattr(handover, "LET_GO_WITHIN", 1.0)
+    world.pool.faults("VBD.eject", "fail", description=LOCKED)
+    vm = context.vm(tls.uuid)
+    with handover.offered(context, vm, "") as offer:
+        assert len(disks(world)) == 1
+    (left,) = offer.left
+    assert "Unmount" in left and f"xe vm-cd-eject uuid={tls.uuid}" in left
+    with pytest.raises(DriveBusy, match="Unmount"), handover.offered(context, vm, ""):
+        pass
+    world.pool.faults.clear()
+    with pytest.raises(GuestRefused, match="Nobody there.*vm-cd-eject"), handover.offered(context, vm, ""):
+        world.pool.faults("VBD.eject", "fail", description=LOCKED)
+        raise GuestRefused("Nobody there.")
+    world.pool.faults.clear()
+    with handover.offered(context, vm, "") as offer:
+        assert len(disks(world)) == 1
+    assert offer.left == [] and not disks(world)
+
+
+@pytest.mark.parametrize("wrong", [{"mode": "ssh"}, {"cacertsecret": "00000000-0000-0000-0000-000000000000"},
+                                   {"wait": "1801"}, {"wait": "-1"}, {"wait": "soon"},
+                                   {"generatecerts": "no"}], ids=str)
+def test_calls_that_make_no_sense(world: Fresh, tls: TLSVM, wrong: Any) -> None:
+    arguments = dict({"vmuuid": tls.uuid, "generatecerts": "yes"}, **wrong)
+    assert world.failure(world.call, 0, "prepare", **arguments)[0] == "ARGUMENT_INVALID"
+    assert not disks(world)
+
+
+def test_a_repository_by_name(world: Fresh, tls: TLSVM) -> None:
+    with world.session() as session:
+        sr = session.xenapi.pool.get_default_SR(session.xenapi.pool.get_all()[0])
+        name = session.xenapi.SR.get_name_label(sr)
+    world.pool.on_disk(tls.on_disc)
+    code, _, err = run(world, "-v", tls.uuid, "--mode", "tls", "--generate-certs", "--sr", "no such")
+    assert code == 2 and "storage repository" in err
+    code, _, err = run(world, "-v", tls.uuid, "--mode", "tls", "--generate-certs", "--sr", name)
+    assert code == 0, err
+
+
+# --- waiting --------------------------------------------------------------------------------------------------------
+
+
+class Answers:
+    """What is asked for an engine, with an answer for each time; the last one for ever."""
+
+    def __init__(self, *errors: XSContainerError) -> None:
+        self._errors = list(errors)
+        self.asked = 0
+
+    def open(self, _vm: Any) -> Any:
+        self.asked += 1
+        raise self._errors.pop(0) if len(self._errors) > 1 else self._errors[0]
+
+
+def waited(context: Any, tls: TLSVM, monkeypatch: pytest.MonkeyPatch, wait: float, *errors: XSContainerError) -> Any:
+    """(how often an engine was asked for, what came of it)"""
+    answers = Answers(*errors)
+    monkeypatch.setattr(context.access, "open", answers.open)
+    with context.forwarding.lease() as session, pytest.raises(XSContainerError) as caught, \
+            task.running(session, "waiting") as progress:
+        awaiting.opened(context, xapi_vm.record(session, tls.uuid), {}, wait, "", progress, "waiting")
+    return answers.asked, caught.value
+
+
+NOT_YET = [GuestRefused("x"), TLSCertificateInvalid("x"), AddressUnknown("x")]
+
+
+def test_looks_are_few(tls: TLSVM, context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = time.monotonic()
+    asked, error = waited(context, tls, monkeypatch, 2 * awaiting.PAUSE + 1.0, *NOT_YET)
+    assert asked == 4 and isinstance(error, AddressUnknown), "the last one at the very end"
+    assert time.monotonic() - begun < 2 * awaiting.PAUSE + 3.0
+
+
+@pytest.mark.parametrize("error", [EngineTooOld("x"), EngineRefused("x"), TLSCredentialsInvalid("x")], ids=repr)
+def test_what_does_not_pass_is_told_at_once(tls: TLSVM, context: Any, monkeypatch: pytest.MonkeyPatch,
+                                            error: XSContainerError) -> None:
+    assert waited(context, tls, monkeypatch, 60.0, error) == (1, error)
+
+
+def test_without_patience(tls: TLSVM, context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert waited(context, tls, monkeypatch, 0.0, *NOT_YET) == (1, NOT_YET[0])

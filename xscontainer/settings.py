@@ -52,7 +52,7 @@ class EngineSettings(NamedTuple):
     socket: str = "/var/run/docker.sock"
     tls_port: int = 2376
     request_timeout: float = 30.0
-    max_response_bytes: int = 33554432
+    max_response_bytes: int = 16777216
     max_channels: int = 8
 
 

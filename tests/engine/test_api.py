@@ -1,7 +1,10 @@
 """The verbs and the event stream against engines that say what the test wants; no SSH in between."""
 
+import contextlib
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from typing import Any, Callable, List
@@ -12,6 +15,7 @@ from tests.engine.conftest import ENGINE
 from tests.engine.peers import OK_PING, Script, Server, SocketConnection, http_answer
 from xscontainer.engine import api
 from xscontainer.engine.events import EventStream
+from xscontainer.engine.exchange import decode_json
 from xscontainer.errors import (
     ArgumentError,
     ContainerConflict,
@@ -270,6 +274,39 @@ def test_memory_is_bounded_by_the_setting(plain: SocketConnection, socket_path: 
         with pytest.raises(EngineTooMuch):
             engine.info()
         engine.close()
+
+
+@pytest.mark.parametrize("verb", ["containers", "inspect", "top"])
+def test_an_answer_of_ten_million_entries_is_refused_unread(verb: str) -> None:
+    """Each takes a hundred times the memory of its bytes, and all of them the GIL for seconds."""
+    asked = subprocess.run([sys.executable, "-W", "ignore", "-m", "tests.engine.flood", verb], check=False,
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+    assert asked.returncode == 0, asked.stderr.decode()[-500:]
+    outcome, memory = asked.stdout.decode().split()
+    assert outcome == "ENGINE_TOO_MUCH" and int(memory) < 200 << 20
+
+
+def test_a_thousand_containers_with_fifty_labels_each_are_no_flood() -> None:
+    entry = {"Id": ID, "Names": ["/web"], "Labels": {f"com.example.label-{number}": "a, b" for number in range(50)},
+             "Ports": [{"PrivatePort": number, "Type": "tcp"} for number in range(10)]}
+    assert len(decode_json(json.dumps([entry] * 1000).encode())) == 1000
+
+
+def test_large_answers_share_what_memory_there_is(plain: SocketConnection, socket_path: str) -> None:
+    """Of many guests, each within its own bound."""
+    body = b'{"a": "' + b"x" * (9 << 20) + b'"}'
+    engines = [engine_of(plain, max_response_bytes=16 << 20) for _ in range(5)]
+    with Server(Script({"/info": http_answer(body)}), socket_path):
+        with contextlib.ExitStack() as held:
+            for engine in engines[:3]:
+                held.enter_context(engine._lease("1.41")).info()
+            with pytest.raises(EngineTooMuch):
+                engines[3].info()
+            with pytest.raises(ContainerNotFound):
+                engines[4].inspect("c")  # what is small is no matter
+        assert len(engines[3].info()["a"]) == 9 << 20
+        for engine in engines:
+            engine.close()
 
 
 def test_no_engine(plain: SocketConnection) -> None:

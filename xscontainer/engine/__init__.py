@@ -16,6 +16,7 @@
       tlsstream  one TLS connection as a stream
     on either
       exchange   HTTP on such a stream; adapter carries requests (and so docker's client) over it
+      share      what large answers of all guests may take together
       api        the verbs; events the stream of what happens
       failures   every library's exceptions -> those of xscontainer.errors
 

@@ -1,6 +1,5 @@
 """requests, and with it docker's client, over an engine connection."""
 
-import io
 import time
 from typing import Any, Dict, Optional
 
@@ -11,6 +10,7 @@ from requests.structures import CaseInsensitiveDict
 
 from xscontainer.engine.connection import Connection, EngineStream
 from xscontainer.engine.exchange import Answer, decode_json, exchange
+from xscontainer.engine.share import Share
 from xscontainer.errors import EngineLost, EngineTimeout, TransportLost
 
 BASE_URL = "http+engine://engine"
@@ -32,6 +32,7 @@ class EngineAdapter(BaseAdapter):
         super().__init__()
         self._connection = connection
         self._most_bytes = most_bytes
+        self._share = Share()
         self._stream: Optional[EngineStream] = None
 
     def send(self, request: requests.PreparedRequest, stream: bool = False, timeout: Any = None, verify: Any = True,
@@ -73,7 +74,8 @@ class EngineAdapter(BaseAdapter):
             body: Any = request.body
             content = body.encode("utf-8") if isinstance(body, str) else body
             headers: Any = request.headers
-            answer = exchange(opened, request.method or "", request.path_url, content, headers, self._most_bytes)
+            answer = exchange(opened, request.method or "", request.path_url, content, headers, self._most_bytes,
+                              self._share.take)
         except BaseException:
             opened.close()
             raise
@@ -87,6 +89,10 @@ class EngineAdapter(BaseAdapter):
     def idle(self) -> bool:
         """Whether a stream is at hand that can carry a request."""
         return self._stream is not None and not self._stream.stale
+
+    def forget(self) -> None:
+        """The last answer was dealt with."""
+        self._share.give_back()
 
     def close(self) -> None:
         opened, self._stream = self._stream, None
@@ -102,7 +108,7 @@ def _response(request: requests.PreparedRequest, answer: Answer) -> EngineRespon
     response.reason = answer.reason
     response.headers = CaseInsensitiveDict(answer.headers)
     response.encoding = "utf-8"  # else requests would guess, at length, from whatever a guest sends
-    response.raw = io.BytesIO(answer.body)
+    response._content, response._content_consumed = answer.body, True
     return response
 
 

@@ -257,6 +257,7 @@ class Engine:
         try:
             yield client
         finally:
+            client.adapter.forget()
             with self._lock:
                 keep = not self._closed and client.adapter.idle and len(self._idle) < WARM_CLIENTS
                 if keep:

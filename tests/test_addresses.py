@@ -27,7 +27,8 @@ def test_what_worked_but_is_reported_no_more_is_not_used() -> None:
 
 @pytest.mark.parametrize("address", [
     "127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::", "224.0.0.1", "239.1.2.3", "ff02::1",
-    "::ffff:224.0.0.1", "255.255.255.255", "fe80::1", "fe80::1%eth0", "::1%lo", "2001:db8::1%eth0",
+    "::ffff:224.0.0.1", "64:ff9b::7f00:1", "64:ff9b::10.0.0.1", "2002:7f00:1::", "2002:a00:1:5::9", "::7f00:1",
+    "::10.0.0.1", "64:ff9b::224.0.0.1", "64:ff9b::169.254.0.1", "255.255.255.255", "fe80::1", "fe80::1%eth0", "::1%lo", "2001:db8::1%eth0",
     "169.254.0.1", "::ffff:169.254.0.1", "10.0.0.1", "::ffff:10.0.0.1", "2001:DB8:0:0::99",
     "2001:db8::99%1", "::ffff:10.0.0.1%2",
     "nonsense", "10.0.0.5; rm -rf /", "10.0.0.5/24", "10.0.0", "1" * 5000, "10.0.0.5\n10.0.0.6", "-oProxyCommand=x"])
@@ -35,6 +36,11 @@ def test_what_is_never_contacted(address: str) -> None:
     found = candidates({"0/ip": address}, forbidden=frozenset(["10.0.0.1", "2001:db8::99"]))
     assert found.usable == ()
     assert len(found.refused) == 1 and len(found.refused[0][0]) <= 64 and found.refused[0][1]
+
+
+@pytest.mark.parametrize("address", ["64:ff9b::10.0.0.2", "2002:a00:2::1", "::10.0.0.2", "2001:db8::7f00:1"])
+def test_an_ipv4_address_inside_another_is_judged_as_such(address: str) -> None:
+    assert judge([address], forbidden=["10.0.0.1"]).usable == (str(ipaddress.ip_address(address)),)
 
 
 def test_loopback_where_it_is_allowed() -> None:

@@ -1,12 +1,17 @@
 """How a VM's keys say where its engine is: written by others, so checked."""
 
+import paramiko
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from xscontainer import keys
-from xscontainer.errors import ArgumentError, ModeUnsupported
+from xscontainer.engine import ssh
+from xscontainer.errors import ArgumentError, GuestUnreachable, ModeUnsupported
 from xscontainer.reach import Reach
 from xscontainer.settings import Settings
 
+KEY = paramiko.ECDSAKey.generate()
 UUIDS = tuple(f"{digit * 8}-0000-4000-8000-000000000000" for digit in "123")
 
 
@@ -37,7 +42,7 @@ def test_addresses(given: str, dialled: str) -> None:
 
 
 @pytest.mark.parametrize("key, value", [
-    (keys.USERNAME, "-oProxyCommand=x"), (keys.USERNAME, "a b"), (keys.USERNAME, "root\n"), (keys.USERNAME, "x" * 65),
+    (keys.USERNAME, "-oProxyCommand=x"), (keys.USERNAME, "a b"), (keys.USERNAME, "root\n"), (keys.USERNAME, "x" * 129),
     (keys.SSH_PORT, "0"), (keys.SSH_PORT, "65536"), (keys.SSH_PORT, "22; reboot"), (keys.SSH_PORT, "\u0662\u0662"),
     (keys.ENGINE_SOCKET, "docker.sock"), (keys.ENGINE_SOCKET, "/a/../b"), (keys.ENGINE_SOCKET, "/a$(reboot)"),
     (keys.ENGINE_SOCKET, "/a b"), (keys.ENGINE_SOCKET, "/" + "x" * 101), (keys.ENGINE_SOCKET, "/a\n"),
@@ -49,7 +54,28 @@ def test_addresses(given: str, dialled: str) -> None:
 def test_a_value_that_cannot_be_is_refused_by_name(key: str, value: str) -> None:
     with pytest.raises(ArgumentError) as caught:
         Reach.of({key: value}, Settings())
-    assert key in str(caught.value)
+    assert key in str(caught.value) and caught.value.hint.endswith(".")
+
+
+@pytest.mark.parametrize("user", ["root", "svc$", "CORP\\admin", "admin@corp.example", "_apt", "9lives", "a+b"])
+def test_users(user: str) -> None:
+    assert Reach.of({keys.USERNAME: user}, Settings()).user == user
+
+
+ODD = st.text(st.sampled_from("aZ09_.@$+-/\\: \n;:'\xe9"), max_size=12)
+
+
+@given(ODD, st.one_of(ODD, ODD.map("/{}".format), ODD.map("npipe:////./pipe/{}".format)))
+@example("svc$", "")
+def test_what_is_accepted_here_is_accepted_where_it_is_used(user: str, socket: str) -> None:
+    """There is one rule, not one for the settings and another for the connection."""
+    try:
+        reach = Reach.of({keys.USERNAME: user, keys.ENGINE_SOCKET: socket}, Settings())
+    except ArgumentError:
+        return
+    target = ssh.Target((), 22, reach.user, reach.socket)
+    with pytest.raises(GuestUnreachable):  # which knows no address, and has nothing against the rest
+        ssh.connect(target, KEY, Settings().ssh, Settings().engine)
 
 
 def test_a_secret_that_is_no_uuid_is_refused() -> None:

@@ -7,7 +7,7 @@ a multicast group.
 
 import ipaddress
 import re
-from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple, Union
+from typing import Container, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 MOST_CANDIDATES = 16
 HOST_INTERNAL = ipaddress.ip_network("169.254.0.0/16")
@@ -23,9 +23,26 @@ class Candidates(NamedTuple):
     refused: Tuple[Tuple[str, str], ...]  # (address, why)
 
 
-def _refusal(address: IPAddress, forbidden: "Iterable[str]", allow_loopback: bool) -> str:
-    mapped = getattr(address, "ipv4_mapped", None)
-    judged = mapped or address  # ::ffff:127.0.0.1 is the loopback too
+# IPv6 networks whose addresses stand for IPv4 addresses, and where in them those begin, in bits from the right:
+# mapped, compatible (long out of use), translated (NAT64), 6to4.
+_EMBEDDING = tuple((ipaddress.IPv6Network(network), shift) for network, shift in (
+    ("::ffff:0:0/96", 0), ("::/96", 0), ("64:ff9b::/96", 0), ("2002::/16", 80)))
+
+
+def _meanings(address: IPAddress) -> "Iterator[IPAddress]":
+    """The address, and the IPv4 address that a translator on the way, or the kernel, may make of it."""
+    yield address
+    for network, shift in _EMBEDDING if address.version == 6 else ():
+        if address in network:
+            yield ipaddress.IPv4Address(int(address) >> shift & 0xffffffff)
+
+
+def _refusal(address: IPAddress, forbidden: "Container[str]", allow_loopback: bool) -> str:
+    """Why it may not be used, "" if it may."""
+    return next(filter(None, (_why_not(meaning, forbidden, allow_loopback) for meaning in _meanings(address))), "")
+
+
+def _why_not(judged: IPAddress, forbidden: "Container[str]", allow_loopback: bool) -> str:
     if judged.is_loopback:
         return "" if allow_loopback else "it is a loopback address"
     if judged.is_multicast:

@@ -234,7 +234,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     except OSError as exc:
         print(f"xscontainer-monitor: The log file {loaded.settings.daemon.log_file} cannot be written: "
               f"{exc.strerror or exc}.", file=sys.stderr)
-        return 2
+        return 1
     for warning in loaded.warnings:
         log.warning("%s", warning)
     os.umask(0o077)

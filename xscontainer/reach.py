@@ -17,7 +17,7 @@ DOCKER, PODMAN = "docker", "podman"
 
 # A user name is only ever sent as the name to log in with, a socket path also stands in
 # the command of a fallback: nothing a shell would read as more than one word.
-_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}\$?\Z")
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+\\-]{0,127}\$?\Z")  # with Windows' DOMAIN\user and machine$
 _SOCKET = re.compile(r"(/|npipe:////\./pipe/)[A-Za-z0-9._/@:+-]{1,100}\Z")
 _PORT = re.compile(r"[0-9]{1,5}\Z")
 _NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
@@ -69,15 +69,25 @@ class Reach(NamedTuple):
                             for key in keys.TLS_SECRETS)
             return cls(mode, address, _port(keys.TLS_PORT, other_config, settings.engine.tls_port), secrets=secrets)
         user = other_config.get(keys.USERNAME) or settings.ssh.user
-        if not _USER.match(user):
+        if not is_user(user):
             raise _unusable(keys.USERNAME, user, "a user name")
         socket = other_config.get(keys.ENGINE_SOCKET) or ""
-        if socket and (not _SOCKET.match(socket) or "/../" in f"{socket}/"):
+        if socket and not is_socket(socket):
             raise _unusable(keys.ENGINE_SOCKET, socket, "an absolute path of a socket, or a pipe: npipe:////./pipe/NAME")
         engine = other_config.get(keys.ENGINE) or ""
         if engine not in ("", DOCKER, PODMAN):
             raise _unusable(keys.ENGINE, engine, f"{DOCKER} or {PODMAN}")
         return cls(mode, address, _port(keys.SSH_PORT, other_config, settings.ssh.port), user, socket, engine)
+
+
+def is_user(text: str) -> bool:
+    """Whether this may be the name of a user to log in as."""
+    return bool(_USER.match(text))
+
+
+def is_socket(text: str) -> bool:
+    """Whether this may be the path of an engine's socket, or a named pipe of Windows: it becomes part of commands."""
+    return bool(_SOCKET.match(text)) and "/../" not in f"{text}/"
 
 
 class Remembered(NamedTuple):

@@ -152,7 +152,8 @@ def test_settings_that_are_not_there(tmp_path: Any) -> None:
 
 def test_a_log_file_that_cannot_be_written(pool: Pool) -> None:
     done = end(write_settings(pool, daemon={"log_file": "/proc/none/log"}))
-    assert done.returncode == 2 and "/proc/none/log" in done.stderr and "Traceback" not in done.stderr
+    # Not 2, after which it would not be tried again: what a log lies on may only be late, or full for a while.
+    assert done.returncode == 1 and "/proc/none/log" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_settings_that_nobody_knows_are_told(start: Any) -> None:

@@ -1,7 +1,6 @@
 """One standing SSH connection to a guest."""
 
 import math
-import re
 import threading
 import time
 from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
@@ -28,12 +27,11 @@ from xscontainer.errors import (
     SSHIncompatible,
     TransportLost,
 )
+from xscontainer.reach import is_user
 from xscontainer.settings import EngineSettings, SSHSettings
 
 __all__ = ["KeyPair", "Met", "SSHConnection", "Target", "connect", "load_private_key", "log_in", "meet", "new_key_pair",
            "public_line"]
-
-_USER = re.compile(r"[A-Za-z0-9_.@\\-]{1,128}\Z")
 
 HANDSHAKE_POLL = 0.25  # seconds; how finely paramiko measures its own deadlines during a handshake
 
@@ -142,8 +140,9 @@ def connect(target: Target, private_key: paramiko.PKey, ssh: SSHSettings, engine
     """
     if target.socket:
         tunnel.check_path(target.socket)
-    if not _USER.match(target.user):
-        raise ArgumentError(f"{failures.words(target.user)} is no name of a user.")
+    if not is_user(target.user):
+        raise ArgumentError(f"{failures.words(target.user)} is no name of a user.",
+                            "Correct xscontainer-username in the VM's other_config.")
     pinned = hostkeys.parse_pin(target.host_key) if target.host_key else None
     tell = on_stage or (lambda stage, found: None)
     deadline = min(deadline, time.monotonic() + _longest_meeting(ssh) + ssh.auth_timeout)

@@ -26,6 +26,7 @@ from xscontainer.errors import (
     ForwardingRefused,
     XSContainerError,
 )
+from xscontainer.reach import is_socket
 
 DIRECT = "streamlocal"
 # In the order in which they are tried. %s is the socket's path, whose characters check_path() has seen.
@@ -45,7 +46,6 @@ MOST_OUTPUT = 4096
 
 DEFAULT_PIPE = PIPE + "docker_engine"
 
-_PATH = re.compile(r"(/|npipe:////\./pipe/)[A-Za-z0-9._/@:+-]{1,100}\Z")
 _REFUSED = re.compile(r"refused|cannot connect|no such file|is the docker daemon running|docker daemon is not running"
                       r"|cannot find the file", re.IGNORECASE)
 _DENIED = re.compile(r"permission denied|access is denied", re.IGNORECASE)
@@ -53,13 +53,13 @@ _NOT_FOUND = (126, 127)
 
 
 def check_path(path: str) -> str:
-    """``path`` if it may name an engine's socket: it becomes part of commands in the guest.
+    """``path`` if it may name an engine's socket.
 
-    :raises ArgumentError: it is neither absolute nor a named pipe of Windows, too long, or has other characters than
-        [A-Za-z0-9._/@:+-].
+    :raises ArgumentError: it may not.
     """
-    if not _PATH.match(path):
-        raise ArgumentError(f"{failures.words(path)} is no path of an engine's socket.")
+    if not is_socket(path):
+        raise ArgumentError(f"{failures.words(path)} is no path of an engine's socket.",
+                            "Correct xscontainer-engine-socket in the VM's other_config.")
     return path
 
 
@@ -293,7 +293,7 @@ class Tunnel:
         It lists the name that a server gave, and another engine's socket may well have the same last part.
         """
         real = self._run("realpath " + path, deadline)
-        if real.status != 0 or not _PATH.match(real.text):
+        if real.status != 0 or not is_socket(real.text):
             return False
         patterns = "".join(f" -e {name}" for name in sorted({path, real.text}))
         return self._run(f"grep -c -F{patterns} /proc/net/unix", deadline).text == "0"

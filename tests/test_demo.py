@@ -247,7 +247,7 @@ def check_story(text: str) -> None:
         r"The pool's key was installed; the engine \S+ answers, with 1 containers\.$",
         r"^ +legacy +Running +Engine \d",
         r"^ +erp +Up ",
-        r"\$ xscontainer create web --template 'Docker on Debian' --network Guests$",
+        r"\$ xscontainer create web --template 'Docker on Debian' --network Guests --image debian\.raw$",
         r"Its containers are listed",
         r"\$ xscontainer list --vm web$",
         r"^ +hello +Up ",

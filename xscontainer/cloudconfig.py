@@ -72,6 +72,11 @@ def wants_host_key(template: str) -> bool:
     return any(word in template for word in _PRIVATE_VALUES)
 
 
+def is_ignition(template: str) -> bool:
+    """Whether it is a configuration for Ignition: JSON, but for its placeholders."""
+    return template.lstrip().startswith("{") and '"ignition"' in template
+
+
 def wants_internal_network(template: str) -> bool:
     """Whether it has something to say of the host-internal network."""
     return any(word in template for word in _INTERNAL_VALUES + tuple(begin for begin, _ in _INTERNAL_PARTS))

@@ -17,6 +17,9 @@ from xscontainer.simulator.guests.embedded import EmbeddedSSHGuest
 from xscontainer.simulator.guests.openssh import OpenSSHGuest
 from xscontainer.simulator.world import World
 
+IMAGE, SYSTEM = "image.raw", b"a system"
+BOOT_SECTORS = 4096
+
 HOST_KEY_FILE = "/etc/ssh/ssh_host_ed25519_key"
 
 
@@ -66,6 +69,7 @@ class Cloud(World):
         self.booted: Dict[str, Guest] = {}
         self.wanted: Dict[str, Wanted] = {}
         self.boot_fails = False
+        self.image = ""
         self._boots = 0
 
     def __enter__(self) -> "Cloud":
@@ -90,11 +94,23 @@ class Cloud(World):
 
     def _boot(self, vm: str, event: str) -> None:
         """In the thread of the operation, as an image's first boot."""
-        if event != "start" or self.boot_fails:
+        if event != "start" or self.boot_fails or not self._has_system(vm):
             return
         for drive in self.disks(vm):
             if drive["other_config"].get("config-drive") == "True":
                 self._first_boot(vm, Path(self.pool.disk_path(drive["VDI"])))
+
+    def _has_system(self, vm: str) -> bool:
+        """Whether there is anything on the disk that it boots from."""
+        first = next((drive for drive in self.disks(vm) if drive["bootable"] or drive["userdevice"] == "0"), None)
+        if first is None:
+            return False
+        with open(self.pool.disk_path(first["VDI"]), "rb") as stream:
+            return bool(stream.read(BOOT_SECTORS).strip(b"\0"))
+
+    def add_image(self) -> str:
+        """A disk with a system to boot, in the shared storage."""
+        return self.pool.create_disk(self.storage["Shared storage"], SYSTEM, name=IMAGE)
 
     def _first_boot(self, vm: str, drive: Path) -> None:
         self._boots += 1

@@ -41,6 +41,8 @@ def templates(world: Cloud, directory: Path) -> Dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def emptied(cloud: Cloud) -> Iterator[None]:
+    """Every test has an image to begin with, and leaves no VM and no disk."""
+    cloud.image = cloud.add_image()
     yield
     cloud.pool.faults.clear()
     cloud.boot_fails = False
@@ -57,7 +59,9 @@ def emptied(cloud: Cloud) -> Iterator[None]:
 
 
 def create(cloud: Cloud, template: str, **more: str) -> Dict[str, Any]:
+    """:param more: arguments; with the image if nothing is said of one, without those that are empty."""
     arguments = {
+        "imageuuid": cloud.uuid("VDI", cloud.image),
         "templateuuid": cloud.uuid("VM", cloud.templates[template]), "name": "Web 1",  # type: ignore[attr-defined]
         "sruuid": cloud.uuid("SR", cloud.storage["Shared storage"]),
         "networkuuid": cloud.uuid("network", cloud.network), "username": cloud.user, "wait": "30"}
@@ -65,7 +69,8 @@ def create(cloud: Cloud, template: str, **more: str) -> Dict[str, Any]:
         default = cloud.call(0, "get_config_drive_default", templateuuid=arguments["templateuuid"])[4:]
         more["configuration"] = default.replace("name: core", f"name: {own_user()}").replace(
             '"name": "core"', f'"name": "{own_user()}"')
-    answer = cloud.call(1, "create", **dict(arguments, **more))
+    given = {name: value for name, value in dict(arguments, **more).items() if name == "name" or value}
+    answer = cloud.call(1, "create", **given)
     assert answer.startswith("True")
     return dict(json.loads(answer[4:]))
 
@@ -165,11 +170,61 @@ def test_only_a_template_makes_a_vm(cloud: Cloud) -> None:
     assert caught.value.details[0] == "ARGUMENT_INVALID"
 
 
-def test_a_template_of_the_pools_own_is_cloned_with_its_disk(cloud: Cloud) -> None:
+def test_without_a_system_to_boot_nothing_is_made(cloud: Cloud) -> None:
+    before, vms = left(cloud), sorted(cloud.pool.records("VM"))
+    with pytest.raises(XapiError) as caught:
+        create(cloud, "Docker on Debian", imageuuid="")
+    assert caught.value.details[0] == "ARGUMENT_INVALID" and "--image" in caught.value.details[1]
+    assert left(cloud) == before and sorted(cloud.pool.records("VM")) == vms
+    calls = cloud.pool.stats.calls("VM.clone")
+    own_template(cloud)
+    with pytest.raises(XapiError, match="takes no image"):
+        create(cloud, "Our Debian")
+    assert cloud.pool.stats.calls("VM.clone") == calls
+
+
+def own_template(cloud: Cloud) -> str:
+    """One of the pool's own, with a system; the next test knows nothing of it."""
+    with cloud.session() as session:
+        for ref in session.xenapi.VM.get_by_name_label("Our Debian"):
+            session.xenapi.VM.destroy(ref)
     base = cloud.pool.create_vm("Our Debian", template=True, power_state="Halted")
     cloud.pool.add_drive(base, cloud.pool.create_disk(cloud.storage["Local storage on host1"], b"ours"), userdevice="0")
     cloud.templates["Our Debian"] = base  # type: ignore[attr-defined]
-    made = create(cloud, "Our Debian")
+    return base
+
+
+def test_a_vm_is_on_the_network_that_was_asked_for(cloud: Cloud) -> None:
+    """Whichever ones its template has; a second interface stays as it is."""
+    base, dmz = own_template(cloud), cloud.pool.create_network("dmz")
+    with cloud.session() as session:
+        for device in ("1", "0"):
+            session.xenapi.VIF.create({
+                "VM": base, "network": dmz, "device": device, "MAC": "", "MTU": "9000", "other_config": {"a": device},
+                "qos_algorithm_type": "", "qos_algorithm_params": {}})
+    made = create(cloud, "Our Debian", imageuuid="", wait="0")
+    vm = cloud.pool.uuid_to_ref(made["vm"])
+    found = {record["device"]: record for record in cloud.pool.records("VIF").values() if record["VM"] == vm}
+    assert {device: record["network"] for device, record in found.items()} == {"0": cloud.network, "1": dmz}
+    assert (found["0"]["MTU"], found["0"]["other_config"]) == (9000, {"a": "0"})
+
+
+@pytest.mark.parametrize("template, pinned", [("CoreOS", False), ("Docker on Debian", True)])
+def test_a_disk_that_may_have_run_elsewhere_keeps_the_keys_that_ignition_gave_it(
+        cloud: Cloud, template: str, pinned: bool) -> None:
+    """cloud-init sees that it is in another VM, and takes the new one."""
+    own_template(cloud)
+    default = cloud.call(0, "get_config_drive_default", templateuuid=cloud.uuid(
+        "VM", cloud.templates[template]))[4:]  # type: ignore[attr-defined]
+    made = create(cloud, "Our Debian", imageuuid="", configuration=default, wait="0")
+    assert bool(made["host_key"]) == pinned
+    vm = cloud.pool.uuid_to_ref(made["vm"])
+    assert bool(cloud.wanted[vm].private) == pinned
+
+
+def test_a_template_of_the_pools_own_is_cloned_with_its_disk(cloud: Cloud) -> None:
+    own_template(cloud)
+    made = create(cloud, "Our Debian", imageuuid="")
     system, drive = cloud.disks(cloud.pool.uuid_to_ref(made["vm"]))
     disk = cloud.pool.record("VDI", system["VDI"])
     assert disk["SR"] == cloud.storage["Shared storage"]
@@ -177,5 +232,3 @@ def test_a_template_of_the_pools_own_is_cloned_with_its_disk(cloud: Cloud) -> No
     with open(cloud.pool.disk_path(system["VDI"]), "rb") as stream:
         assert stream.read(4) == b"ours"
     assert made["published"]
-    with cloud.session() as session:
-        session.xenapi.VM.destroy(base)

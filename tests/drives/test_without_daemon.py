@@ -29,9 +29,8 @@ def test_calls_for_one_vm_wait_for_each_other_whichever_host_they_come_to(
         pool.pool.transfer_delay = 0.5
         vm, uuid = new_vm(pool)
         arguments = {"vmuuid": uuid, "sruuid": sr_uuid(pool), "configuration": PINNING}
-        task = pool.client.xenapi.task
-        calls = [pool.client.xenapi.Async.host.call_plugin(host.sim.ref, "xscontainer", "create_config_drive", arguments)
-                 for host in pool.hosts]
+        task, call_plugin = pool.client.xenapi.task, pool.client.xenapi.Async.host.call_plugin
+        calls = [call_plugin(host.sim.ref, "xscontainer", "create_config_drive", arguments) for host in pool.hosts]
         until(lambda: all(task.get_status(call) != "pending" for call in calls), "calls still run", 60)
         assert [task.get_error_info(call) for call in calls] == [[]] * 3
         drive, = drives(pool, vm)

@@ -53,7 +53,7 @@ def create(context: Context, templateuuid: str, name: str, sruuid: str, networku
     that fails nothing of it is left. A guest that then needs longer than the deadline is no failure.
 
     :param configuration: for the config drive; "": the template's default.
-    :param imageuuid: a disk with a system to boot, which is copied; "": the VM boots what the template gives it.
+    :param imageuuid: a disk with a system to boot, which is copied; "": the template has one of its own.
     :param username: whom the configuration lets in with the pool's key.
     :param memory: bytes. :param wait: seconds for the first list.
     """
@@ -95,6 +95,13 @@ def _make(context: Context, session: Session, undo: Any, wish: _Wish, progress: 
         raise ArgumentError(f"{template['name_label']!r} is no template.")
     sr_ref, network_ref = xapi.SR.get_by_uuid(wish.sr), xapi.network.get_by_uuid(wish.network)
     image_ref = xapi.VDI.get_by_uuid(wish.image) if wish.image else ""
+    has_disk = bool(making.disks_of(session, template_ref))
+    if image_ref and has_disk:
+        raise ArgumentError("The template has a disk of its own, so it takes no image.", "Leave the image out.")
+    if not image_ref and not has_disk:
+        raise ArgumentError(f"The template {template['name_label']!r} has no disk with a system to boot.",
+                            "Give one: --image of 'xscontainer create', the argument imageuuid. The README says where "
+                            "images are.")
     configuration = wish.configuration or drives.get_config_drive_default(context, wish.template)[len(DONE):]
 
     progress(0.05, "cloning the template")
@@ -110,6 +117,8 @@ def _make(context: Context, session: Session, undo: Any, wish: _Wish, progress: 
     progress(0.3, "making its config drive")
     vm_uuid = xapi.VM.get_uuid(vm_ref)
     site = placing.look(session, vm_uuid, wish.sr)
+    if wish.image:
+        site = site._replace(may_have_booted=False)
     drive = placing.place(session, undo, site, drives.given_template(configuration), drives.public_key(context),
                           drives.new_host_key, context.settings.xapi.socket, wish.layout)
     placing.clear(session, site)  # what a template of the pool's own brought along
@@ -125,8 +134,6 @@ def _furnish(session: Session, vm_ref: str, wish: _Wish, sr_ref: str, network_re
              progress: task.Progress, until: float) -> None:
     """Disks, memory, a network."""
     xapi = session.xenapi
-    if image_ref and making.disks_of(session, vm_ref):
-        raise ArgumentError("The template has a disk of its own, so it takes no image.", "Leave the image out.")
     size = making.provision(session, vm_ref, wish.sr, bool(image_ref), until)
     if image_ref:
         progress(0.1, "copying the image")

@@ -44,6 +44,7 @@ class Site(NamedTuple):
 
     :ivar sr: where the disk is to be (ref).
     :ivar has_run: its guest has host keys of its own.
+    :ivar may_have_booted: it has a disk from elsewhere: what is on it may have run, in another VM.
     :ivar old: its config drives.
     :ivar internal_network: ref, "" if the pool has none.
     :ivar internal_mac: of its interface there, "" if it has none.
@@ -52,6 +53,7 @@ class Site(NamedTuple):
     vm: VMRecord
     sr: str
     has_run: bool
+    may_have_booted: bool
     old: List[Drive]
     internal_network: str
     internal_mac: str
@@ -114,9 +116,10 @@ def look(session: Session, vm_uuid: str, sr_uuid: str) -> Site:
         raise StorageNotAttached(f"The VM {vm.label} is running on a host that the storage repository "
                                  f"{storage.label(session, sr_ref)} is not attached to.")
     network, mac = _internal(session, vm_ref)
-    old = [drive for drive in disk.drives(session, vm_ref) if _is_config_drive(session, drive)]
+    disks = [drive for drive in disk.drives(session, vm_ref) if drive.kind == "Disk" and drive.vdi != NULL_REF]
+    old = [drive for drive in disks if _is_config_drive(session, drive)]
     has_run = vm.resident_on != NULL_REF or _has_run(session, record["metrics"])
-    return Site(vm, sr_ref, has_run, old, network, mac,
+    return Site(vm, sr_ref, has_run, len(disks) > len(old), old, network, mac,
                 pool.record(session).prefers_internal_network)
 
 
@@ -125,8 +128,6 @@ def _has_run(session: Session, metrics: str) -> bool:
 
 
 def _is_config_drive(session: Session, drive: Drive) -> bool:
-    if drive.kind != "Disk" or drive.vdi == NULL_REF:
-        return False
     return is_marked(drive.other_config) or is_marked(session.xenapi.VDI.get_other_config(drive.vdi))
 
 
@@ -169,8 +170,10 @@ def place(session: Session, undo: Undo, site: Site, template: str, public_key: s
     mac = site.internal_mac
     if not mac and site.internal_network and site.prefers_internal and cloudconfig.wants_internal_network(template):
         mac = _new_interface(session, undo, site)
-    # A guest that has run has keys already, and does not take others.
-    key = new_host_key() if cloudconfig.wants_host_key(template) and not site.has_run else None
+    # A guest that has run has keys already, and does not take others. cloud-init knows by the VM's uuid that it is
+    # in a new one; Ignition runs once for a disk.
+    keeps_key = site.has_run or (site.may_have_booted and cloudconfig.is_ignition(template))
+    key = new_host_key() if cloudconfig.wants_host_key(template) and not keeps_key else None
     hostname = cloudconfig.hostname(vm.name, f"vm-{vm.uuid[:8]}")
     user_data = cloudconfig.substitute(template, Values(hostname, public_key, mac, key))
     content = image.make(template, user_data, image.Identity(vm.uuid, hostname, vm.name), layout)

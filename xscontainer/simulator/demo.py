@@ -62,7 +62,7 @@ To look at this pool yourself:
   xscontainer's own command, in {tree}
             xscontainer() {{ {python} -m xscontainer.cli --config {config} "$@"; }}
             xscontainer list
-            xscontainer create {new}-2 --template "{template}" --network {network}
+            xscontainer create {new}-2 --template "{template}" --network {network} --image {image}
             xscontainer drive show {new}
 """
 BRIEF = "To look at such a pool yourself, from Python, Node.js, Xen Orchestra or a shell: make demo ARGS=--stay"
@@ -109,7 +109,8 @@ class Demo:
 
     def create(self) -> None:
         """A new VM out of a template, known before its first boot."""
-        self.command("create", NEW, "--template", demo_cloud.TEMPLATE, "--network", demo_cloud.NETWORK)
+        self.command("create", NEW, "--template", demo_cloud.TEMPLATE, "--network", demo_cloud.NETWORK,
+                     "--image", demo_cloud.IMAGE)
         self.command("list", "--vm", NEW)
 
     def command(self, *words: str, given: str = "") -> None:
@@ -186,7 +187,7 @@ class Demo:
         show("\n" + HELP.format(
             port=pool.coordinator.tcp_port, password=ROOT_PASSWORD, uuid=self._world.vm(CLASSIC).uuid,
             container=CONTAINER, tree=ROOT, python=sys.executable, new=NEW, template=demo_cloud.TEMPLATE,
-            network=demo_cloud.NETWORK, config=self._world.daemon(pool.coordinator).config_path) + "\n")
+            image=demo_cloud.IMAGE, network=demo_cloud.NETWORK, config=self._world.daemon(pool.coordinator).config_path) + "\n")
 
 
 def show(text: str) -> None:

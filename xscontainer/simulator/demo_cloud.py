@@ -5,7 +5,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Dict
+from typing import Any, Dict, Mapping
 
 from xscontainer import keys
 from xscontainer.configdrive import isoread
@@ -16,6 +16,8 @@ from xscontainer.simulator.xapi.templates import provision_xml
 
 TEMPLATE = "Docker on Debian"
 NETWORK = "Guests"
+IMAGE = "debian.raw"
+_SYSTEM = b"a system"
 USER = "core"  # of the default configurations
 CONTAINER = "hello"
 _USER_DATA = "openstack/latest/user_data"
@@ -30,7 +32,8 @@ class Cloud:
         self._pool = world.pool
         self._directory = os.path.join(world.directory, "c")
         self._running: Dict[str, contextlib.ExitStack] = {}  # by the VM's reference
-        self._pool.add_storage()
+        storage = self._pool.add_storage()
+        self._pool.create_disk(storage["Shared storage"], _SYSTEM, name=IMAGE)
         self._pool.create_network(NETWORK)
         self._pool.create_vm(TEMPLATE, template=True, power_state="Halted", other_config={
             "disks": provision_xml([{"size": "20G"}])})
@@ -48,11 +51,19 @@ class Cloud:
         if event in ("stop", "reboot") and ref in self._running:
             self._running.pop(ref).close()
             self._pool.guest_networks[ref] = {}
-        if event in ("start", "reboot"):
-            for drive in self._pool.records("VBD").values():
-                if drive["VM"] == ref and drive["other_config"].get("config-drive") == "True":
+        drives = [drive for drive in self._pool.records("VBD").values() if drive["VM"] == ref]
+        if event in ("start", "reboot") and any(self._is_system(drive) for drive in drives):
+            for drive in drives:
+                if drive["other_config"].get("config-drive") == "True":
                     image = Path(self._pool.disk_path(drive["VDI"])).read_bytes()
                     self._boot(ref, (isoread.file_in(image, _USER_DATA) or b"").decode("utf-8"))
+
+    def _is_system(self, drive: Mapping[str, Any]) -> bool:
+        """Whether there is something on the disk to boot."""
+        if not drive["bootable"]:
+            return False
+        with open(self._pool.disk_path(drive["VDI"]), "rb") as stream:
+            return stream.read(len(_SYSTEM)) == _SYSTEM
 
     def _boot(self, ref: str, user_data: str) -> None:
         """As much of a first boot as a login takes: the keys that may, the key that the guest shows, an engine."""

@@ -97,12 +97,23 @@ def image_disk(session: Session, vm_ref: str, image_ref: str, sr_ref: str, size:
 
 
 def add_interface(session: Session, vm_ref: str, network_ref: str) -> None:
-    """Put the VM on a network, unless it is on one already."""
-    if session.xenapi.VM.get_VIFs(vm_ref):
-        return
-    session.xenapi.VIF.create({
-        "VM": vm_ref, "network": network_ref, "device": "0", "MAC": "", "MTU": "1500", "other_config": {},
-        "qos_algorithm_type": "", "qos_algorithm_params": {}})
+    """Put the VM on a network with its first interface, which is made anew if the template gave it another network's.
+
+    Further ones stay as they are.
+    """
+    xapi = session.xenapi
+    first = {"VM": vm_ref, "network": network_ref, "device": "0", "MAC": "", "MTU": "1500", "other_config": {},
+             "qos_algorithm_type": "", "qos_algorithm_params": {}}
+    found = {int(record["device"]): (ref, record) for ref, record in (
+        (ref, xapi.VIF.get_record(ref)) for ref in xapi.VM.get_VIFs(vm_ref))}
+    if found:
+        ref, record = found[min(found)]
+        if record["network"] == network_ref:
+            return
+        xapi.VIF.destroy(ref)
+        first.update({name: record[name] for name in ("device", "MTU", "other_config", "qos_algorithm_type",
+                                                      "qos_algorithm_params")})
+    xapi.VIF.create(first)
 
 
 def remove(session: Session, vm_ref: str) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import socket
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, Callable, Dict, List, NamedTuple
 
 import yaml
 
@@ -70,6 +70,7 @@ class Cloud(World):
         self.wanted: Dict[str, Wanted] = {}
         self.boot_fails = False
         self.image = ""
+        self.at_start: Callable[[], object] = lambda: None
         self._boots = 0
 
     def __enter__(self) -> "Cloud":
@@ -94,6 +95,8 @@ class Cloud(World):
 
     def _boot(self, vm: str, event: str) -> None:
         """In the thread of the operation, as an image's first boot."""
+        if event == "start":
+            self.at_start()
         if event != "start" or self.boot_fails or not self._has_system(vm):
             return
         for drive in self.disks(vm):

@@ -46,6 +46,7 @@ def emptied(cloud: Cloud) -> Iterator[None]:
     yield
     cloud.pool.faults.clear()
     cloud.boot_fails = False
+    cloud.at_start = lambda: None
     with cloud.session() as session:
         for ref, record in cloud.pool.records("VM").items():
             if not record["is_a_template"] and not record["is_control_domain"]:
@@ -123,6 +124,23 @@ def test_a_guest_that_needs_longer_is_no_failure(cloud: Cloud) -> None:
     made = create(cloud, "Docker on Debian", wait="1")
     assert made["published"] is False
     assert cloud.pool.vm(cloud.pool.uuid_to_ref(made["vm"]))["power_state"] == "Running"
+
+
+@pytest.mark.parametrize("code", ["SESSION_INVALID", "INTERNAL_ERROR"])
+@pytest.mark.parametrize("method", ["VM.get_other_config", "VM.get_by_uuid", "task.set_progress", "task.set_status"])
+def test_a_vm_that_runs_is_told_of_whatever_becomes_of_xapi(cloud: Cloud, method: str, code: str) -> None:
+    cloud.boot_fails = True
+    cloud.at_start = lambda: cloud.pool.faults(method, "fail", times=1, description=[code, "x"])
+    made = create(cloud, "Docker on Debian", wait="1")
+    assert cloud.pool.vm(cloud.pool.uuid_to_ref(made["vm"]))["power_state"] == "Running"
+    assert made["published"] is False
+    if method.startswith("VM."):
+        assert method in json.loads(made["status"])["message"]
+    pending = [ref for ref, task in cloud.pool.records("task").items() if task["status"] == "pending"]
+    assert len(pending) == (method == "task.set_status")
+    with cloud.session() as session:
+        for ref in pending:
+            session.xenapi.task.set_status(ref, "success")
 
 
 @pytest.mark.parametrize("step", [

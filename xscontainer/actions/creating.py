@@ -1,6 +1,7 @@
 """A VM with containers, out of a template in one call."""
 
 import json
+import logging
 import re
 import time
 import uuid
@@ -9,7 +10,7 @@ from typing import Any, Dict, NamedTuple, Pattern
 from xscontainer import keys
 from xscontainer.actions import DONE, drives, registration
 from xscontainer.actions.context import Context
-from xscontainer.errors import ArgumentError
+from xscontainer.errors import ArgumentError, XapiError
 from xscontainer.reach import Reach
 from xscontainer.xapi import longcall, making, task
 from xscontainer.xapi import vm as xapi_vm
@@ -23,6 +24,8 @@ LOOK_FIRST, LOOK_MOST = 0.1, 2.0  # s between two looks for the first list
 
 # The user of our default configurations.
 DEFAULT_USER = "core"
+
+log = logging.getLogger(__name__)
 
 _BYTES = re.compile(r"[0-9]{1,15}\Z")
 _SMALL = re.compile(r"[0-9]{1,4}\Z")
@@ -66,12 +69,17 @@ def create(context: Context, templateuuid: str, name: str, sruuid: str, networku
         Reach.of({keys.USERNAME: username}, context.settings)  # says what is wrong with it
     until = time.monotonic() + DEADLINE
     undo = placing.Undo(context.forwarding)
+    made: Dict[str, Any] = {}
     try:
         with context.forwarding.lease() as session, task.running(session, f"Creating {wish.name}") as progress:
-            made = _make(context, session, undo, wish, progress, until)
+            made.update(_make(context, session, undo, wish, progress, until))
             undo.forget()
-            progress(0.5, "waiting for the first list")
-            made.update(_shown(session, made["vm"], min(wish.wait, until - time.monotonic()), progress))
+            made.update(_published(session, made["vm"], min(wish.wait, until - time.monotonic()), progress))
+    except XapiError as error:
+        # It runs by now, and whoever asked for it has to know which one it is.
+        if not made:
+            raise
+        log.warning("VM %s was created; its task in XAPI was not ended: %s", made["vm"], error)
     finally:
         undo.all()
     return DONE + json.dumps(made)
@@ -125,8 +133,8 @@ def _make(context: Context, session: Session, undo: Any, wish: _Wish, progress: 
     registration.register(context, vm_uuid)
 
     progress(0.4, "starting it")
-    longcall.run(session, "VM.start", vm_ref, False, False, until=until)
     pinned = xapi_vm.record(session, vm_uuid).other_config.get(keys.HOST_KEY, "")
+    longcall.run(session, "VM.start", vm_ref, False, False, until=until)
     return {"vm": vm_uuid, "name": wish.name, "config_drive": drive, "host_key": pinned}
 
 
@@ -153,6 +161,15 @@ def _name_user(context: Context, session: Session, vm_ref: str, wish: _Wish) -> 
     user = wish.username or ("" if wish.configuration else DEFAULT_USER)
     if user and user != context.settings.ssh.user:
         xapi_vm.put_key(session, vm_ref, keys.USERNAME, user, present=True)
+
+
+def _published(session: Session, vm_uuid: str, seconds: float, progress: task.Progress) -> "Dict[str, Any]":
+    """As :func:`_shown`; that XAPI does not tell is something to be said as well."""
+    try:
+        progress(0.5, "waiting for the first list")
+        return _shown(session, vm_uuid, seconds, progress)
+    except XapiError as error:
+        return {"published": False, "status": json.dumps({"code": error.code, "message": error.message})}
 
 
 def _shown(session: Session, vm_uuid: str, seconds: float, progress: task.Progress) -> "Dict[str, Any]":

@@ -187,7 +187,8 @@ class Demo:
         show("\n" + HELP.format(
             port=pool.coordinator.tcp_port, password=ROOT_PASSWORD, uuid=self._world.vm(CLASSIC).uuid,
             container=CONTAINER, tree=ROOT, python=sys.executable, new=NEW, template=demo_cloud.TEMPLATE,
-            image=demo_cloud.IMAGE, network=demo_cloud.NETWORK, config=self._world.daemon(pool.coordinator).config_path) + "\n")
+            image=demo_cloud.IMAGE, network=demo_cloud.NETWORK,
+            config=self._world.daemon(pool.coordinator).config_path) + "\n")
 
 
 def show(text: str) -> None:

@@ -75,5 +75,6 @@ def running(session: Session, label: str, description: str = "",
             session.xenapi.task.set_error_info(ref, [getattr(exc, "code", type(exc).__name__), str(exc)])
             session.xenapi.task.set_status(ref, "cancelled" if isinstance(exc, CalledOff) else "failure")
         raise
-    progress(1.0)
+    with contextlib.suppress(XapiError):
+        progress(1.0)
     session.xenapi.task.set_status(ref, "success")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xscontainer.engineevent import EngineEvent
-from xscontainer.pacing import Awaited, Backoff, Pacer
+from xscontainer.pacing import Awaited, Backoff, CPUShare, Pacer
 from xscontainer.settings import PublishSettings
 
 
@@ -50,6 +50,28 @@ def test_any_changes(changes: List[float], burst: int, interval: float) -> None:
     for first in range(len(done)):
         for last in range(first, len(done)):
             assert last - first + 1 <= burst + (done[last] - done[first]) / interval + 1 + 1e-6
+
+
+@given(st.lists(st.floats(0, 2), min_size=1, max_size=50))
+def test_a_share_of_the_cpu(costs: List[float]) -> None:
+    """Each task is begun as soon as may be."""
+    share, now = CPUShare(0.1, 0.2), 1000.0
+    for cost in costs:
+        now += share.delay(now)
+        assert share.delay(now) == pytest.approx(0.0, abs=1e-6)
+        now += cost
+        share.spend(cost, now)
+    # What was begun with something left may overdraw it.
+    assert sum(costs) - costs[-1] <= 0.2 + (now - 1000.0) * 0.1 + max(costs) + 1e-6
+    assert share.delay(now) <= max(costs) / 0.1 + 1e-6
+
+
+def test_what_costs_little_never_waits() -> None:
+    share, now = CPUShare(0.1, 0.2), 0.0
+    for _ in range(1000):
+        assert share.delay(now) == 0.0
+        share.spend(0.005, now)
+        now += 0.1
 
 
 def test_an_interval_of_nothing() -> None:

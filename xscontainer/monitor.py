@@ -4,6 +4,7 @@ A monitor decides nothing about the pool: :mod:`xscontainer.registry` starts it,
 tells it of changes and stops it.
 """
 
+import copy
 import json
 import logging
 import threading
@@ -29,7 +30,7 @@ from xscontainer.errors import (
     XSContainerError,
 )
 from xscontainer.model import Container, EngineInfo, EngineVersion, containers_from_api
-from xscontainer.pacing import Awaited, Backoff, Pacer
+from xscontainer.pacing import Awaited, Backoff, CPUShare, Pacer
 from xscontainer.publish import Publication
 from xscontainer.reach import Reach, Remembered
 from xscontainer.settings import Settings
@@ -52,6 +53,10 @@ _MOST_EVENTS = 1000
 # How often an engine is asked for its list, however much happens there: at once for the first, seconds from then on.
 _LISTS_AT_ONCE = 20
 _LIST_INTERVAL = 0.1
+
+# What one guest may keep busy of a core: a list of 50 containers takes 5 ms, one of 5000 half a second.
+_CPU_SHARE = 0.1
+_CPU_AT_ONCE = 0.2  # seconds
 
 
 class Opener(NamedTuple):
@@ -82,6 +87,9 @@ class Monitor:
         self._backoff = Backoff(settings.monitor.backoff_min, settings.monitor.backoff_max)
         self._writes = Pacer(settings.publish.burst, settings.publish.interval)
         self._lists = Pacer(_LISTS_AT_ONCE, _LIST_INTERVAL)
+        self._cpu = CPUShare(_CPU_SHARE, _CPU_AT_ONCE)
+        self._cpu_used = 0.0  # by the thread until it last rested, seconds
+        self._shortened: Tuple[object, ...] = ()  # by how much the list was, when it was last told
         self._remembered = Remembered()
         self._engine: Optional[Engine] = None
         self._engine_of: Tuple[object, ...] = ()
@@ -132,7 +140,10 @@ class Monitor:
         """
         engine = self._engine
         if engine is None or engine.connection.closed:
-            raise self._last_error or GuestSilent(f"VM {self._vm.label} is being connected to.", "Repeat the call.")
+            error = self._last_error
+            # A copy: an error that is raised again and again keeps every call it ever went through.
+            raise copy.copy(error) if error else GuestSilent(
+                f"VM {self._vm.label} is being connected to.", "Repeat the call.")
         return engine
 
     def stop(self) -> None:
@@ -243,6 +254,7 @@ class Monitor:
         try:
             # A guest that connects and breaks again and again writes no more often than another.
             self._stopped.wait(self._writes.delay(self._clock()))
+            self._rest()
             # Subscribed first and listed then: what happens in between is told, not missed.
             self._list(engine)
             self._refresh_info(engine)
@@ -261,6 +273,7 @@ class Monitor:
         # happened in that moment, and after the first list, no event will tell.
         awaited = Awaited(self._clock() + _SUBSCRIBED_AFTER)
         while not self._stopped.is_set():
+            self._rest()
             now = self._clock()
             due = max(min(awaited.due, reread), now + self._writes.delay(now), now + self._lists.delay(now))
             if now < due:
@@ -283,11 +296,18 @@ class Monitor:
                 self._refresh_info(engine)
             self._publish()
 
+    def _rest(self) -> None:
+        """Leave the CPU to the others when this guest has had its share. Events wait, too: to read them takes some."""
+        before, self._cpu_used = self._cpu_used, time.clock_gettime(time.CLOCK_THREAD_CPUTIME_ID)
+        self._cpu.spend(self._cpu_used - before, self._clock())
+        self._stopped.wait(self._cpu.delay(self._clock()))
+
     def _list(self, engine: Engine) -> "Tuple[Container, ...]":
         publish = self._settings.publish
         found = containers_from_api(engine.containers(), publish.max_containers)
         document = xmlform.docker_ps(found.containers, publish.max_bytes, found.left_out)
-        if document.left_out or document.dropped:
+        before, self._shortened = self._shortened, (document.left_out, document.dropped)
+        if self._shortened != before and (document.left_out or document.dropped):
             log.info("VM %s: its list is shortened: %d containers and the fields %s are left out",
                      self._vm.label, document.left_out, ", ".join(document.dropped) or "none")
         self._documents.pop(keys.STATUS, None)

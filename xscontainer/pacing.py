@@ -40,6 +40,32 @@ class Pacer:
         return round(min(self._burst, self._tokens + gained), 9)
 
 
+class CPUShare:
+    """How much of a core one guest may keep busy: a little at once, and a share of it from then on.
+
+    :param share: of one core, as 0.1.
+    :param burst: CPU seconds after a quiet time.
+    """
+
+    def __init__(self, share: float, burst: float) -> None:
+        self._share = share
+        self._burst = burst
+        self._left = burst
+        self._at = float("-inf")
+
+    def delay(self, now: float) -> float:
+        """Seconds until more may be done for it; 0.0 if at once."""
+        return max(0.0, -self._filled(now) / self._share)
+
+    def spend(self, cpu: float, now: float) -> None:
+        """So many CPU seconds were spent."""
+        self._left = self._filled(now) - cpu
+        self._at = now
+
+    def _filled(self, now: float) -> float:
+        return min(self._burst, self._left + (now - self._at) * self._share)
+
+
 class Backoff:
     """How long to wait before the next try: a part of how long there has been trouble, so that a
     short outage is noticed to be over soon and a long one costs little.

@@ -1,6 +1,7 @@
 """The world as the plugin's functions see it: in the daemon, and in a process of their own."""
 
 import contextlib
+import threading
 from typing import Iterator
 
 from xscontainer.access import Access, hang_up, require_running_here, session_pool
@@ -25,6 +26,7 @@ class LocalContext:
         self.access = access
         self.sessions = access.sessions
         self.forwarding = forwarding
+        self.stopping = threading.Event()
 
     def this_host_ref(self) -> str:
         return self.access.facts.this_host

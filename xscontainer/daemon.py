@@ -153,6 +153,7 @@ class Daemon:
         return 0
 
     def _stop(self) -> None:
+        self._context.stopping.set()
         self._watch.stop()
         self._server.stop()
         self._registry.stop()

@@ -110,6 +110,17 @@ def test_a_client_calls_it_off(world: Fresh, tls: TLSVM) -> None:
     assert not disks(world) and keys.MODE not in tls.config
 
 
+def test_the_daemon_is_stopped_meanwhile(world: Fresh, tls: TLSVM) -> None:
+    failed: List[List[str]] = []
+    thread = threading.Thread(target=lambda: failed.append(world.failure(new, world, tls, wait="60")))
+    thread.start()
+    world.wait(lambda: step_of(world, tls).startswith(calls.SCRIPT_STEP))
+    world.daemons[1].restart()
+    thread.join(20.0)
+    assert failed and failed[0][0] == "CALLED_OFF" and "Repeat" in failed[0][1]
+    assert not disks(world) and tls.drives()[0]["empty"] is True
+
+
 def test_a_tray_that_is_locked_for_a_while(world: Fresh, tls: TLSVM) -> None:
     world.pool.on_disk(tls.on_disc)
     world.pool.faults("VBD.eject", "fail", times=3, description=LOCKED)
@@ -153,8 +164,9 @@ def test_a_repository_by_name(world: Fresh, tls: TLSVM) -> None:
     world.pool.on_disk(tls.on_disc)
     code, _, err = run(world, "-v", tls.uuid, "--mode", "tls", "--generate-certs", "--sr", "no such")
     assert code == 2 and "storage repository" in err
-    code, _, err = run(world, "-v", tls.uuid, "--mode", "tls", "--generate-certs", "--sr", name)
-    assert code == 0, err
+    done = world.command("prepare", tls.uuid, "--mode", "tls", "--generate-certs", "--sr", name)
+    out, err = (text.decode() for text in done.communicate(timeout=60))
+    assert done.returncode == 0 and "The engine has its new certificate" in out and "enable-tls.sh" in err, err
 
 
 # --- waiting --------------------------------------------------------------------------------------------------------

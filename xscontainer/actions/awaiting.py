@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Mapping
 from xscontainer.actions.context import Context
 from xscontainer.errors import (
     AddressUnknown,
+    CalledOff,
     EngineLost,
     EngineTimeout,
     EngineUnavailable,
@@ -57,7 +58,7 @@ def opened(context: Context, vm: VMRecord, changes: "Mapping[str, str]", wait: f
         if cause != told:
             progress(0.6, f"{step} ({cause})")
             told = cause
-        _pause(progress, deadline)
+        _pause(context, progress, deadline)
         vm = _now(context, vm, changes)
 
 
@@ -77,14 +78,15 @@ def _tried(context: Context, vm: VMRecord, certificate: str) -> "Engine":
     return engine
 
 
-def _pause(progress: task.Progress, deadline: float) -> None:
+def _pause(context: Context, progress: task.Progress, deadline: float) -> None:
     until = min(time.monotonic() + PAUSE, deadline)
     while True:
         progress.check()
         left = until - time.monotonic()
         if left <= 0:
             return
-        time.sleep(min(left, LOOK))
+        if context.stopping.wait(min(left, LOOK)):
+            raise CalledOff("The xscontainer daemon of the VM's host was stopped.", "Repeat the call.")
 
 
 def _now(context: Context, vm: VMRecord, changes: "Mapping[str, str]") -> VMRecord:

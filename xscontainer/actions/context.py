@@ -1,5 +1,6 @@
 """What a verb may use."""
 
+import threading
 from typing import TYPE_CHECKING, ContextManager
 
 from xscontainer.settings import Settings
@@ -26,12 +27,14 @@ class Context(Protocol):
     :ivar sessions: our own logins, for short calls: monitors wait for them, too.
     :ivar forwarding: logins for calls that may last as long as an action does, apart from the others so
         that slow actions never keep the monitors waiting. Whoever sets another timeout sets it back.
+    :ivar stopping: set when the process is about to end: who waits for a person ends, and clears up.
     """
 
     settings: Settings
     access: "Access"
     sessions: SessionPool
     forwarding: SessionPool
+    stopping: threading.Event
 
     def this_host_ref(self) -> str:
         """The host we run on; a new ref after a pool join."""

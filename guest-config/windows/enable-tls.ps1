@@ -3,10 +3,11 @@
 Has the Docker engine of this machine listen on a TCP port as well, for clients with a certificate of the pool's CA.
 
 .DESCRIPTION
-Copies ca.pem, server-cert.pem and server-key.pem to C:\ProgramData\docker\certs.d, for administrators and the system only,
-adds to daemon.json what makes the engine use them, restarts the service and opens the port in the firewall. The engine
-stays reachable through its named pipe. Run again with newer certificates, it replaces the old ones. If the engine does
-not start like that, daemon.json is put back.
+Copies ca.pem, server-cert.pem and server-key.pem to C:\ProgramData\docker\xscontainer-tls, for administrators and the
+system only, adds to daemon.json what makes the engine use them, restarts the service and opens the port in the firewall.
+The engine stays reachable through its named pipe. Run again with newer certificates, it replaces the old ones. If the
+engine does not start like that, all is put back as it was. Where daemon.json has a port or TLS keys already that are
+not from here, nothing is done; -Remove takes away what is from here and nothing else.
 
 .EXAMPLE
 powershell -ExecutionPolicy Bypass -File D:\enable-tls.ps1
@@ -34,11 +35,18 @@ Set-StrictMode -Version 2
 $ErrorActionPreference = 'Stop'
 
 $Data = Join-Path $env:ProgramData 'docker'
-$Certificates = Join-Path $Data 'certs.d'
 $ConfigFile = Join-Path (Join-Path $Data 'config') 'daemon.json'
 $RuleName = 'xscontainer-docker-tls'
+$Directory = Join-Path $Data 'xscontainer-tls'
 $Names = 'ca.pem', 'server-cert.pem', 'server-key.pem'
-$TlsKeys = 'tlsverify', 'tlscacert', 'tlscert', 'tlskey'
+# What was added to "hosts": with it there, the rest of daemon.json that points here is from here, too.
+$Record = Join-Path $Directory 'host.txt'
+$TlsKeys = @{
+    tlsverify = $true
+    tlscacert = (Join-Path $Directory 'ca.pem')
+    tlscert   = (Join-Path $Directory 'server-cert.pem')
+    tlskey    = (Join-Path $Directory 'server-key.pem')
+}
 
 function Read-Config {
     if (-not (Test-Path -LiteralPath $ConfigFile)) { return New-Object psobject }
@@ -83,55 +91,82 @@ if (-not (Get-Service -Name $Service -ErrorAction SilentlyContinue)) {
     throw "There is no service named '$Service' here."
 }
 $config = Read-Config
-$before = if (Test-Path -LiteralPath $ConfigFile) { [IO.File]::ReadAllBytes($ConfigFile) } else { $null }
+$ours = if (Test-Path -LiteralPath $Record) { [IO.File]::ReadAllText($Record).Trim() } else { '' }
+$hosts = @()
+if ($config.PSObject.Properties['hosts']) { $hosts = @($config.hosts) }
+
+# What somebody else has set up is left alone: all ports but ours, and all keys that do not say what we would.
+$foreign = @($hosts | Where-Object { $_ -notlike 'npipe:*' -and $_ -ne $ours })
+foreach ($key in @('tls') + @($TlsKeys.Keys)) {
+    $found = $config.PSObject.Properties[$key]
+    if ($found -and -not ($ours -and $TlsKeys.ContainsKey($key) -and $found.Value -eq $TlsKeys[$key])) { $foreign += $key }
+}
 
 if ($Remove) {
-    foreach ($key in $TlsKeys) { Remove-Key $config $key }
-    if ($config.PSObject.Properties['hosts']) {
-        $rest = @($config.hosts | Where-Object { $_ -notlike 'tcp://*' })
-        if ($rest.Count -gt 0) { Set-Key $config 'hosts' $rest } else { Remove-Key $config 'hosts' }
-    }
+    if (-not $ours) { throw 'There is nothing here that this script has set up.' }
 } else {
     foreach ($name in $Names) {
         if (-not (Test-Path -LiteralPath (Join-Path $Source $name))) { throw "There is no $name in $Source." }
+    }
+    if ($foreign.Count -gt 0) {
+        throw ("$ConfigFile has ports or TLS keys already, which this would replace: $($foreign -join ', '). Remove them " +
+            'there and run this again, or have the engine take the certificates that are on this disc yourself.')
     }
     # What dockerd refuses to have said twice, on its command line and in its file.
     $command = (Get-ItemProperty "HKLM:\SYSTEM\CurrentControlSet\Services\$Service").ImagePath
     if ($command -match '\s(-H|--host|--tls)') {
         throw "The service '$Service' is registered with options for hosts or TLS: $command. Register it without them first."
     }
-    [IO.Directory]::CreateDirectory($Certificates) | Out-Null
-    # Before anything is in there.
-    Protect-Directory $Certificates
-    foreach ($name in $Names) {
-        Copy-Item -LiteralPath (Join-Path $Source $name) -Destination (Join-Path $Certificates $name) -Force
-        # A file on a CD is read-only, and the next one is to replace it.
-        Set-ItemProperty -LiteralPath (Join-Path $Certificates $name) -Name IsReadOnly -Value $false
-    }
-    $hosts = @('npipe://')
-    if ($config.PSObject.Properties['hosts']) {
-        $hosts = @($config.hosts | Where-Object { $_ -notlike 'tcp://*' })
-    }
-    Set-Key $config 'hosts' @($hosts + "tcp://${Address}:$Port")
-    Set-Key $config 'tlsverify' $true
-    Set-Key $config 'tlscacert' (Join-Path $Certificates 'ca.pem')
-    Set-Key $config 'tlscert' (Join-Path $Certificates 'server-cert.pem')
-    Set-Key $config 'tlskey' (Join-Path $Certificates 'server-key.pem')
 }
 
-Write-Config $config
+$files = @($ConfigFile, $Record) + @($Names | ForEach-Object { Join-Path $Directory $_ })
+$before = @{}
+foreach ($path in $files) {
+    if (Test-Path -LiteralPath $path) { $before[$path] = [IO.File]::ReadAllBytes($path) }
+}
+
 try {
+    $hosts = @($hosts | Where-Object { $_ -ne $ours })
+    if ($Remove) {
+        foreach ($key in $TlsKeys.Keys) {
+            if ($foreign -notcontains $key) { Remove-Key $config $key }
+        }
+        # The pipe alone is what the engine listens on by itself.
+        if (($hosts -join ' ') -in '', 'npipe://') { Remove-Key $config 'hosts' } else { Set-Key $config 'hosts' $hosts }
+        Remove-Item -LiteralPath $Record
+    } else {
+        [IO.Directory]::CreateDirectory($Directory) | Out-Null
+        # Before anything is in there.
+        Protect-Directory $Directory
+        foreach ($name in $Names) {
+            # Not Copy-Item: a file on a CD is read-only, and the next one is to replace it.
+            [IO.File]::WriteAllBytes((Join-Path $Directory $name), [IO.File]::ReadAllBytes((Join-Path $Source $name)))
+        }
+        if ($hosts.Count -eq 0) { $hosts = @('npipe://') }
+        $added = "tcp://${Address}:$Port"
+        Set-Key $config 'hosts' @($hosts + $added)
+        foreach ($key in $TlsKeys.Keys) { Set-Key $config $key $TlsKeys[$key] }
+        [IO.File]::WriteAllText($Record, $added)
+    }
+    Write-Config $config
     Restart-Engine
 } catch {
-    if ($null -ne $before) { [IO.File]::WriteAllBytes($ConfigFile, $before) } else { Remove-Item -LiteralPath $ConfigFile }
-    Start-Service -Name $Service -ErrorAction SilentlyContinue
-    throw "The engine does not start like that, so daemon.json is as before; the event log says why. $_"
+    $why = $_
+    foreach ($path in $files) {
+        if ($before.ContainsKey($path)) {
+            [IO.File]::WriteAllBytes($path, $before[$path])
+        } else {
+            Remove-Item -LiteralPath $path -ErrorAction SilentlyContinue
+        }
+    }
+    try { Restart-Engine } catch { Write-Warning "The engine does not start as it did before, either: $_" }
+    throw "The engine does not start like that, so all is as it was; the event log says why. $why"
 }
 
 Get-NetFirewallRule -Name $RuleName -ErrorAction SilentlyContinue | Remove-NetFirewallRule
 if ($Remove) {
     foreach ($name in $Names) {
-        Remove-Item -LiteralPath (Join-Path $Certificates $name) -ErrorAction SilentlyContinue
+        Remove-Item -LiteralPath (Join-Path $Directory $name) -ErrorAction SilentlyContinue
     }
     Write-Output 'The engine listens on its named pipe only.'
 } else {

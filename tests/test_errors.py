@@ -1,6 +1,7 @@
 """The errors are an interface: their codes, and the tree that the module's text draws."""
 
 import re
+from pathlib import Path
 from typing import Dict, List, Type
 
 from xscontainer import errors
@@ -17,20 +18,35 @@ def test_every_class_has_a_code_of_its_own() -> None:
     assert all(re.match(r"[A-Z][A-Z_]+\Z", code) for code in found)
 
 
-def test_the_drawing_is_the_tree() -> None:
-    assert errors.__doc__ is not None
+def drawing() -> Dict[str, List[str]]:
+    """As the module's text has it: class -> parent, code ("" for a group of causes)."""
     drawn: Dict[str, List[str]] = {}
     path: List[str] = []
-    for line in errors.__doc__.splitlines():
+    for line in (errors.__doc__ or "").splitlines():
         match = re.match(r"    ([|+ -]*)([A-Z]\w+)(?: +([A-Z_]{4,}))?", line)
         if match:
             path[len(match.group(1)) // 4:] = [match.group(2)]
             drawn[match.group(2)] = [path[-2] if len(path) > 1 else "Exception", match.group(3) or ""]
+    return drawn
+
+
+def test_the_drawing_is_the_tree() -> None:
+    drawn = drawing()
     real = {cls.__name__: cls for cls in classes(XSContainerError) if cls.__module__ == errors.__name__}
     assert set(drawn) == set(real)
     for name, (parent, code) in drawn.items():
         assert real[name].__bases__[0].__name__ == parent, name
         assert code in ("", real[name].code), name
+
+
+def test_the_readme_has_all_codes() -> None:
+    readme = (Path(__file__).resolve().parent.parent / "README.md").read_text("utf-8")
+    rows = re.search(r"The codes, which do not change:\n\n((?:\|.*\n)+)", readme)
+    assert rows
+    told = re.findall(r"`([A-Z_]+)`", rows.group(1))
+    # Two are the plugin's own process', which does not import the tree.
+    real = [code for _, code in drawing().values() if code] + ["PLUGIN_INCOMPLETE", "DAEMON_LOST"]
+    assert sorted(told) == sorted(real)
 
 
 def test_an_error_is_sentences_and_a_failure_of_xapi() -> None:

@@ -19,7 +19,6 @@ from rpm.pack.release import LABEL, TARGETS
 from tests.need import need_program
 from tests.pack.conftest import Packs, rpm_files, run
 from xscontainer import __version__
-from xscontainer.daemon import ENVIRONMENT
 
 pytestmark = [pytest.mark.real, pytest.mark.limit(300)]
 
@@ -240,28 +239,6 @@ def test_a_wheel_with_another_hash_is_refused(tmp_path: Path) -> None:
     requirements.write_text("idna==3.10 \\\n    --hash=sha256:" + hashlib.sha256(b"").hexdigest() + "\n")
     with pytest.raises(Exception, match="(?i)hash"):
         carried.fetch(str(requirements), TARGETS["3.6"], str(tmp_path / "wheels"))
-
-
-def test_systemd_accepts_the_unit(unpacked: Path) -> None:
-    need_program("systemd-analyze", "systemd")
-    unit = unpacked / "usr/lib/systemd/system/xscontainer-monitor.service"
-    text = unit.read_text()
-    plain = unpacked / "xscontainer-monitor.service"
-    # Only the program is not on this machine.
-    plain.write_text(text.replace("/usr/sbin/xscontainer-monitor", "/bin/true"))
-    done = run("systemd-analyze", "verify", "--man=no", str(plain))
-    plain.unlink()
-    # These are systemd 219's names, which newer ones still read.
-    wrong = [line for line in done.stdout.decode().splitlines()
-             if plain.name in line and not re.search("Unit uses (CPUShares|MemoryLimit)=", line)]
-    assert done.returncode == 0 and not wrong, done.stdout
-    for line in ("PartOf=toolstack.target", "Type=notify", "RuntimeDirectoryMode=0700",
-                 "ExecStart=/usr/sbin/xscontainer-monitor",
-                 "Environment=" + " ".join(f"{name}={value}" for name, value in ENVIRONMENT.items())):
-        assert line in text.splitlines()
-    # Newer than systemd 219.
-    assert not re.search(r"(?m)^(MemoryMax|MemoryHigh|CPUWeight|ProtectSystem=strict|StateDirectory|LogsDirectory|"
-                         r"StartLimitIntervalSec|StandardError=append)", text)
 
 
 def test_bugtool_files_are_xml_and_collect_no_secrets(unpacked: Path) -> None:

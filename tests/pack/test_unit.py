@@ -1,0 +1,96 @@
+"""The monitor's unit, by the rules of systemd 219: what is not known there is ignored with a line in the journal."""
+
+import configparser
+import re
+from pathlib import Path
+from typing import Dict
+
+import pytest
+
+from rpm.pack.payload import FILES
+from tests.need import need_program
+from tests.pack.conftest import run
+from tests.pack.dom0 import UNIT
+from xscontainer.daemon import ENVIRONMENT
+
+TEXT = Path(FILES, UNIT).read_text()
+# As systemd.unit(5), .service(5), .exec(5), .kill(5) and .resource-control(5) of 219 have them; of these what a service
+# like ours may want.
+KNOWN = {
+    "Unit": "Description Documentation Requires Requisite Wants BindsTo PartOf Conflicts Before After OnFailure "
+            "PropagatesReloadTo ReloadPropagatedFrom RefuseManualStart RefuseManualStop DefaultDependencies "
+            "JobTimeoutSec JobTimeoutAction ConditionPathExists ConditionFileNotEmpty AssertPathExists",
+    "Service": "Type NotifyAccess PIDFile ExecStart ExecStartPre ExecStartPost ExecReload ExecStop ExecStopPost "
+               "Restart RestartSec SuccessExitStatus RestartPreventExitStatus RestartForceExitStatus "
+               "StartLimitInterval StartLimitBurst StartLimitAction TimeoutStartSec TimeoutStopSec TimeoutSec WatchdogSec KillMode "
+               "KillSignal SendSIGKILL User Group WorkingDirectory UMask Environment EnvironmentFile StandardInput "
+               "StandardOutput StandardError SyslogIdentifier RuntimeDirectory RuntimeDirectoryMode Nice "
+               "OOMScoreAdjust IOSchedulingClass IOSchedulingPriority CPUSchedulingPolicy LimitNOFILE LimitNPROC "
+               "LimitCORE LimitAS PrivateTmp PrivateDevices PrivateNetwork ProtectSystem ProtectHome NoNewPrivileges "
+               "CapabilityBoundingSet SystemCallFilter RestrictAddressFamilies CPUAccounting CPUShares CPUQuota "
+               "MemoryAccounting MemoryLimit BlockIOAccounting BlockIOWeight Slice Delegate",
+    "Install": "WantedBy RequiredBy Alias Also DefaultInstance",
+}
+# What the service must not lose. Environment stands for the daemon's own word on it.
+WANTED = {
+    "Unit": {"PartOf": "toolstack.target", "After": "network.target xapi.service xapi-init-complete.target"},
+    "Service": {
+        "Type": "notify", "NotifyAccess": "main", "ExecStart": "/usr/sbin/xscontainer-monitor",
+        "Restart": "always", "RestartSec": "10", "RestartPreventExitStatus": "2",
+        "StartLimitInterval": "600", "StartLimitBurst": "20",
+        "TimeoutStartSec": "60", "TimeoutStopSec": "60", "WatchdogSec": "60",
+        "RuntimeDirectory": "xscontainer", "RuntimeDirectoryMode": "0700", "UMask": "0077",
+        "Nice": "5", "CPUShares": "256", "CPUQuota": "100%", "MemoryLimit": "384M", "OOMScoreAdjust": "300",
+        "LimitNOFILE": "4096", "PrivateTmp": "yes", "NoNewPrivileges": "yes", "ProtectHome": "yes",
+        "Environment": " ".join(f"{name}={value}" for name, value in ENVIRONMENT.items()),
+    },
+    "Install": {"WantedBy": "multi-user.target"},
+}
+
+
+def parsed(text: str) -> "Dict[str, Dict[str, str]]":
+    """The last word on each directive, as far as this unit needs systemd's syntax."""
+    parser = configparser.RawConfigParser(delimiters=("=",), comment_prefixes=("#", ";"), strict=True)
+    parser.optionxform = str  # type: ignore
+    parser.read_string(text)
+    return {section: dict(parser.items(section)) for section in parser.sections()}
+
+
+def faults(text: str) -> "Dict[str, str]":
+    """What is wrong with a unit, by directive."""
+    unit = parsed(text)
+    found = {name: "is not known to systemd 219" for section, given in unit.items() for name in given
+             if name not in KNOWN.get(section, "").split()}
+    found.update((name, f"is {unit.get(section, {}).get(name)}") for section, given in WANTED.items()
+                 for name, value in given.items() if unit.get(section, {}).get(name) != value)
+    return found
+
+
+def test_every_bound_is_there_and_every_directive_one_of_systemd_219() -> None:
+    assert faults(TEXT) == {}
+
+
+@pytest.mark.parametrize("line", [line for line in TEXT.splitlines() if re.match(r"\w+=", line)
+                                  and not re.match("Description=|Documentation=", line)])
+def test_a_bound_that_is_lost_is_missed(line: str) -> None:
+    assert faults(TEXT.replace(line + "\n", "")) == {line.partition("=")[0]: "is None"}
+
+
+def test_a_newer_directive_is_found() -> None:
+    assert list(faults(TEXT.replace("[Install]", "MemoryMax=1G\n[Install]"))) == ["MemoryMax"]
+    # Known, but in another section then.
+    moved = TEXT.replace("StartLimitBurst=20\n", "").replace("[Service]", "StartLimitBurst=20\n\n[Service]")
+    assert list(faults(moved)) == ["StartLimitBurst"]
+
+
+@pytest.mark.real
+def test_todays_systemd_accepts_the_unit(tmp_path: Path) -> None:
+    need_program("systemd-analyze", "systemd")
+    unit = tmp_path / UNIT
+    # Only the program is not on this machine.
+    unit.write_text(TEXT.replace("/usr/sbin/xscontainer-monitor", "/bin/true"))
+    done = run("systemd-analyze", "verify", "--man=no", str(unit))
+    # Names that newer ones still read.
+    wrong = [line for line in done.stdout.decode().splitlines()
+             if unit.name in line and not re.search("Unit uses (CPUShares|MemoryLimit)=", line)]
+    assert done.returncode == 0 and not wrong, done.stdout

@@ -1,8 +1,7 @@
-"""Packs, built once: this release, the same again, and an older one; and a dom0 to install them in."""
+"""Packs, built once: this release and an older one; and a dom0 to install them in."""
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Iterator, NamedTuple
 
@@ -17,13 +16,13 @@ from tests.pack.dom0 import EPOCH_SECONDS, Dom0
 from xscontainer import __version__
 
 OLDER = "0.0.9"
+WHEELS = os.path.join(ROOT, "build", "wheels")
 
 
 class Packs(NamedTuple):
     """``home``: gpg's directory with the key of them all."""
 
     current: Built
-    again: Built
     older: Built
     home: str
 
@@ -33,13 +32,12 @@ def packs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Packs]:
     for program, package in tools.NEEDED:
         need_program(program, package)
     directory = tmp_path_factory.mktemp("packs")
-    wheels = os.path.join(ROOT, "build", "wheels")
     with signing.signer(None) as signer:
         def made(version: str, place: str) -> Built:
             release = Release(version, TARGETS["3.6"], "3.4.0", signer.key_file, EPOCH_SECONDS)
-            return build(release, signer, str(directory / place), wheels)
+            return build(release, signer, str(directory / place), WHEELS)
 
-        yield Packs(made(__version__, "current"), made(__version__, "again"), made(OLDER, "older"), signer.home)
+        yield Packs(made(__version__, "current"), made(OLDER, "older"), signer.home)
 
 
 def python_of(version: str) -> str:
@@ -70,9 +68,9 @@ def run(*argv: str, **more: object) -> "subprocess.CompletedProcess[bytes]":
     return subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=100, **more)  # type: ignore
 
 
-def rpm_files(built: Built, name: str) -> Path:
-    (found,) = Path(built.tree, "Packages").glob(f"{name}-[0-9]*.rpm")
+def rpm_files(tree: str, name: str) -> Path:
+    (found,) = Path(tree, "Packages").glob(f"{name}-[0-9]*.rpm")
     return found
 
 
-__all__ = ["Packs", "Built", "run", "rpm_files", "dom0", "packs", "python36", "python_of", "sys"]
+__all__ = ["Packs", "Built", "run", "rpm_files", "dom0", "packs", "python36", "python_of"]

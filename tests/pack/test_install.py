@@ -1,8 +1,6 @@
 """A pack in a dom0 that has nothing: installed, run, upgraded, removed, refused."""
 
-import os
 import re
-import shutil
 import stat
 import time
 import xml.etree.ElementTree as ElementTree
@@ -15,36 +13,20 @@ from rpm.pack.release import LABEL
 from tests.need import need
 from tests.pack.conftest import OLDER, Packs
 from tests.pack.dom0 import UNIT, Dom0
+from tests.pack.pool import pool_of
 from tests.waiting import until
 from xscontainer import __version__, keys
 from xscontainer.simulator.engines.real import RealEngine
 from xscontainer.simulator.guests import OpenSSHGuest
-from xscontainer.simulator.world import ContainerSpec, GuestSpec, World
+from xscontainer.simulator.world import World
 
 pytestmark = [pytest.mark.real, pytest.mark.limit(300)]
-CONTAINERS = (ContainerSpec("hadoop"), ContainerSpec("tomcat", state="paused"))
-
-
 @pytest.fixture
 def world(dom0: Dom0) -> Iterator[World]:
-    """A pool of one host, whose dom0 is ``dom0``, and a guest with a real sshd and a real dockerd."""
     missing = RealEngine.missing() or OpenSSHGuest.missing()
     need(not missing, missing)
-    with World(str(dom0.root / "w"), hosts=1, guests=[GuestSpec("classic", CONTAINERS)], daemons=False,
-               ssh="openssh", engine="real") as made:
-        host = made.pool.hosts[0]
-        inside = "/" + os.path.relpath(host.socket_path, str(dom0.root))
-        dom0.path("var/lib/xcp/xapi").symlink_to(inside)
-        shutil.copy(host.inventory_path, str(dom0.path("etc/xensource-inventory")))
-        dom0.path("etc/xscontainer").mkdir()
-        # An admin's settings from before the package: guests of a simulated pool are at loopback addresses.
-        dom0.path("etc/xscontainer/xscontainer.conf").write_text(
-            "[daemon]\nlog_file = /var/log/xscontainer.log\n[address]\nallow_loopback = yes\n")
-        plugin = Path(host.plugin_dir, LABEL)
-        plugin.write_text(f'#!/bin/sh\nexec chroot {dom0.root} /etc/xapi.d/plugins/{LABEL} "$@"\n')
-        dom0.path("xapi-is-active").touch()
+    with pool_of(dom0) as made:
         yield made
-        dom0.stop_monitor()
 
 
 def key_pair(world: World) -> "List[str]":

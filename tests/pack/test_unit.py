@@ -22,13 +22,14 @@ KNOWN = {
             "JobTimeoutSec JobTimeoutAction ConditionPathExists ConditionFileNotEmpty AssertPathExists",
     "Service": "Type NotifyAccess PIDFile ExecStart ExecStartPre ExecStartPost ExecReload ExecStop ExecStopPost "
                "Restart RestartSec SuccessExitStatus RestartPreventExitStatus RestartForceExitStatus "
-               "StartLimitInterval StartLimitBurst StartLimitAction TimeoutStartSec TimeoutStopSec TimeoutSec WatchdogSec KillMode "
-               "KillSignal SendSIGKILL User Group WorkingDirectory UMask Environment EnvironmentFile StandardInput "
-               "StandardOutput StandardError SyslogIdentifier RuntimeDirectory RuntimeDirectoryMode Nice "
-               "OOMScoreAdjust IOSchedulingClass IOSchedulingPriority CPUSchedulingPolicy LimitNOFILE LimitNPROC "
-               "LimitCORE LimitAS PrivateTmp PrivateDevices PrivateNetwork ProtectSystem ProtectHome NoNewPrivileges "
-               "CapabilityBoundingSet SystemCallFilter RestrictAddressFamilies CPUAccounting CPUShares CPUQuota "
-               "MemoryAccounting MemoryLimit BlockIOAccounting BlockIOWeight Slice Delegate",
+               "StartLimitInterval StartLimitBurst StartLimitAction TimeoutStartSec TimeoutStopSec TimeoutSec "
+               "WatchdogSec KillMode KillSignal SendSIGKILL User Group WorkingDirectory UMask Environment "
+               "EnvironmentFile StandardInput StandardOutput StandardError SyslogIdentifier RuntimeDirectory "
+               "RuntimeDirectoryMode Nice OOMScoreAdjust IOSchedulingClass IOSchedulingPriority "
+               "CPUSchedulingPolicy LimitNOFILE LimitNPROC LimitCORE LimitAS PrivateTmp PrivateDevices "
+               "PrivateNetwork ProtectSystem ProtectHome NoNewPrivileges CapabilityBoundingSet SystemCallFilter "
+               "RestrictAddressFamilies CPUAccounting CPUShares CPUQuota MemoryAccounting MemoryLimit "
+               "BlockIOAccounting BlockIOWeight Slice Delegate",
     "Install": "WantedBy RequiredBy Alias Also DefaultInstance",
 }
 # What the service must not lose. Environment stands for the daemon's own word on it.

@@ -11,9 +11,8 @@ import pytest
 
 from rpm.pack import signing
 from rpm.pack.__main__ import Built, build
-from rpm.pack.payload import ROOT
 from rpm.pack.release import TARGETS, Release
-from tests.pack.conftest import Packs, python_of
+from tests.pack.conftest import WHEELS, Packs, python_of
 from tests.pack.dom0 import EPOCH_SECONDS, UNIT, Dom0
 from xscontainer import __version__
 
@@ -64,7 +63,7 @@ def newer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], 
         @functools.lru_cache(maxsize=None)
         def made(version: str) -> Built:
             release = Release(__version__, TARGETS[version], "none", signer.key_file, EPOCH_SECONDS)
-            return build(release, signer, str(tmp_path_factory.mktemp("newer")), os.path.join(ROOT, "build", "wheels"))
+            return build(release, signer, str(tmp_path_factory.mktemp("newer")), WHEELS)
 
         yield made
 

@@ -205,6 +205,25 @@ def test_a_task_succeeds_with_its_block(pool: Pool, session: Session) -> None:
     assert status(pool) == ["success"]
 
 
+def destroy_ours(pool: Pool, session: Session) -> None:
+    (ref,) = [ref for ref, record in pool.records("task").items() if record["name_label"] == "Ours"]
+    session.xenapi.task.set_status(ref, "failure")  # XAPI keeps those that are under way
+    session.xenapi.task.destroy(ref)
+
+
+def test_a_task_that_somebody_destroys_ends_no_action(pool: Pool, session: Session) -> None:
+    done = []
+    with task.running(session, "Ours") as progress:
+        progress(0.1, "first")
+        destroy_ours(pool, session)
+        progress(0.6, "then")
+        done.append("the rest")
+    assert done == ["the rest"]
+    with pytest.raises(ConnectError), task.running(session, "Ours"):
+        destroy_ours(pool, session)
+        raise ConnectError("the action's own")
+
+
 def test_a_task_fails_with_its_block(pool: Pool, session: Session) -> None:
     with pytest.raises(ConnectError), task.running(session, "Ours"):
         raise ConnectError("No way.")

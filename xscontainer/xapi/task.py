@@ -1,10 +1,13 @@
 """XAPI tasks: progress of long actions, as clients show it."""
 
 import contextlib
+import logging
 from typing import Callable, Dict, Iterator, Optional
 
 from xscontainer.errors import CalledOff, ObjectGone, XapiError
 from xscontainer.xapi.session import Session
+
+log = logging.getLogger(__name__)
 
 VM = "xscontainer-vm"  # in a task's other_config: uuid of the VM that it is about
 STEP = "xscontainer-step"  # in a task's other_config: what is being done, a few words
@@ -29,6 +32,15 @@ def ended(session: Session, ref: str, pause: "Callable[[float], None]") -> str:
         seconds = min(seconds * 2, LOOK_MOST)
 
 
+@contextlib.contextmanager
+def _only_told(ref: str) -> "Iterator[None]":
+    """What XAPI does not take is no reason to leave an action half done: somebody destroyed the task, perhaps."""
+    try:
+        yield
+    except XapiError as exc:
+        log.info("task %s does not show how far its action is: %s", ref, exc)
+
+
 class Progress:
     """Tells a task how far things are."""
 
@@ -39,10 +51,11 @@ class Progress:
     def __call__(self, fraction: float, step: str = "") -> None:
         """:param fraction: 0.0 to 1.0. :param step: what is done from now on."""
         task = self._session.xenapi.task
-        if step:
-            task.remove_from_other_config(self._ref, STEP)
-            task.add_to_other_config(self._ref, STEP, step)
-        task.set_progress(self._ref, min(max(float(fraction), 0.0), 1.0))
+        with _only_told(self._ref):
+            if step:
+                task.remove_from_other_config(self._ref, STEP)
+                task.add_to_other_config(self._ref, STEP, step)
+            task.set_progress(self._ref, min(max(float(fraction), 0.0), 1.0))
 
     def check(self) -> None:
         """:raises CalledOff: a client has cancelled the task, or done away with it."""
@@ -71,10 +84,10 @@ def running(session: Session, label: str, description: str = "",
             session.xenapi.task.add_to_other_config(ref, key, value)
         yield progress
     except BaseException as exc:
-        with contextlib.suppress(XapiError):
+        with _only_told(ref):
             session.xenapi.task.set_error_info(ref, [getattr(exc, "code", type(exc).__name__), str(exc)])
             session.xenapi.task.set_status(ref, "cancelled" if isinstance(exc, CalledOff) else "failure")
         raise
-    with contextlib.suppress(XapiError):
-        progress(1.0)
-    session.xenapi.task.set_status(ref, "success")
+    progress(1.0)
+    with _only_told(ref):
+        session.xenapi.task.set_status(ref, "success")

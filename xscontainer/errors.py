@@ -323,7 +323,7 @@ class HostKeyUnreadable(ConnectError):
 
 class HostKeyUnconfirmed(ConnectError):
     code = "HOST_KEY_UNCONFIRMED"
-    default_hint = "Compare the fingerprint with the VM's own (ssh-keygen -l -f on its console) and give it along."
+    default_hint = "Compare the fingerprint with that of the VM's own key, on its console, and give it along."
 
 
 class KeyNotAccepted(ConnectError):
@@ -355,7 +355,8 @@ class PasswordNotAccepted(ConnectError):
 class PasswordLoginOff(ConnectError):
     code = "PASSWORD_LOGIN_OFF"
     default_hint = ("Add the pool's public key to the authorized_keys of that user by other means, allow "
-                    "PasswordAuthentication in the VM's sshd_config, or use a key of an SSH agent (--agent).")
+                    "PasswordAuthentication in the VM's sshd_config, or use a key of an SSH agent "
+                    "('xscontainer prepare --agent').")
 
 
 class KeyInstallFailed(ConnectError):

@@ -133,6 +133,28 @@ def _uuid(key: str, text: str) -> str:
     return text
 
 
-def _unusable(key: str, value: str, wanted: str) -> ArgumentError:
-    return ArgumentError(f"{key} in the VM's other_config is {value[:80]!r}, which is not {wanted}.",
-                         "Correct or remove the key.")
+def check(wishes: "Mapping[str, str]", called: "Mapping[str, str]", settings: Settings) -> None:
+    """See that a caller's wishes may become a VM's settings, whatever its mode is.
+
+    :param wishes: keys of other_config and their values; "" for none. :param called: by key, what the caller calls it.
+    :raises ArgumentError: one may not; in the caller's words.
+    """
+    for mode in (SSH, TLS):
+        try:
+            Reach.of({**wishes, keys.MODE: mode}, settings)
+        except Unusable as error:
+            raise ArgumentError(f"{called[error.key]} is {error.value!r}, which is not {error.wanted}.") from error
+
+
+class Unusable(ArgumentError):
+    """:ivar key: of other_config. :ivar value: what it holds, at most 80 characters. :ivar wanted: what it should."""
+
+    key, value, wanted = "", "", ""
+
+
+def _unusable(key: str, value: str, wanted: str) -> Unusable:
+    value = value[:80]
+    error = Unusable(f"{key} in the VM's other_config is {value!r}, which is not {wanted}.",
+                     "Correct or remove the key.")
+    error.key, error.value, error.wanted = key, value, wanted
+    return error

@@ -74,6 +74,73 @@ def test_scripts_say_what_they_trust(world: Fresh, vm: VM) -> None:
     assert code == 0, err
 
 
+def test_no_task_fails_for_a_password_that_is_asked_for(world: Fresh, vm: VM) -> None:
+    assert with_password(world, "prepare", vm.uuid, "-u", USER, "--yes", password="wrong")[0] == 1
+    assert with_password(world, "prepare", vm.uuid, "-u", USER, "--yes")[0] == 0
+    assert [record["status"] for record in world.pool.records("task").values()
+            if record["other_config"].get("xscontainer-vm") == vm.uuid] == ["success"]
+
+
+@pytest.mark.parametrize("words, option", [
+    (["--port", "99999"], "--port"), (["--address", "10.0.0.300"], "--address"), (["-u", "a b"], "-u"),
+    (["--engine-socket", "relative"], "--engine-socket"),
+])
+def test_what_was_called_wrongly_is_named_as_it_was_called(world: Fresh, vm: VM, words: List[str], option: str) -> None:
+    code, _, err = run(world, "prepare", vm.uuid, "--yes", *words)
+    assert code == 2 and f"{option} is '{words[1]}'" in err and "other_config" not in err, err
+
+
+def test_who_is_to_be_let_in_is_named_as_called(world: Fresh) -> None:
+    code, _, err = run(world, "create", "new", "--template", "x", "--network", "y", "-u", "a b")
+    assert code == 2 and "-u is 'a b'" in err, err
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "rsa", "ecdsa"])
+def test_the_command_for_the_console_shows_the_key(world: Fresh, kind: str, tmp_path_factory: pytest.TempPathFactory,
+                                                   ) -> None:
+    """In a guest with keys of three kinds, of which it shows one."""
+    keygen = need_program("ssh-keygen", "openssh-client")
+    console = str(tmp_path_factory.mktemp("etc-ssh"))
+    vm = world.add("console", host_key_type=kind)
+    for each in ("ed25519", "rsa", "ecdsa"):
+        subprocess.run([keygen, "-q", "-t", each, "-N", "", "-f", f"{console}/ssh_host_{each}_key"], check=True,
+                       timeout=30)
+    with open(f"{console}/ssh_host_{kind}_key.pub", "wb") as public:
+        subprocess.run([keygen, "-y", "-f", vm.guest.host_key_path], stdout=public, check=True, timeout=30)
+    code, _, err = run(world, "hostkey-accept", vm.uuid, "--fingerprint", "SHA256:" + "x" * 43)
+    assert code == 1
+    with on_terminal(world, "hostkey-accept", vm.uuid) as terminal:
+        terminal.until("[y/N] ")
+        asked = terminal.text
+        terminal.type("n")
+        terminal.end()
+    _, refused = world.failure(world.call, 0, "hostkey_accept", vmuuid=vm.uuid, fingerprint="SHA256:" + "x" * 43)
+    _, unconfirmed = world.failure(world.prepare, vm, 0, PASSWORD)
+    for text in (asked, err, refused, unconfirmed):
+        (command,) = re.findall(r"ssh-keygen -l -f /etc/ssh/[a-z0-9_.*]*[a-z0-9_]", text)
+        shown = subprocess.run(["sh", "-c", command.replace("/etc/ssh", console)], stdout=subprocess.PIPE, check=True,
+                               timeout=30)
+        assert vm.fingerprint in shown.stdout.decode()
+
+
+def test_a_pin_that_nobody_can_read_is_replaced_by_a_key_that_somebody_confirmed(world: Fresh, vm: VM) -> None:
+    def spoil() -> None:
+        world.pool.set_key(vm.ref, keys.HOST_KEY, "none of your business")
+
+    spoil()
+    code, _, err = with_password(world, "prepare", vm.uuid, "-u", USER)
+    assert code == 2 and "--fingerprint" in err
+    assert world.failure(world.prepare, vm, 0, PASSWORD)[0] == "HOST_KEY_UNREADABLE"
+    code, _, err = with_password(world, "prepare", vm.uuid, "-u", USER, "--yes")
+    assert code == 0 and vm.config[keys.HOST_KEY] == vm.guest.host_key_base64, err
+    # And where the key opens the door.
+    spoil()
+    assert world.failure(world.prepare, vm)[0] == "HOST_KEY_UNREADABLE"
+    assert vm.config[keys.HOST_KEY] == "none of your business"
+    assert world.prepare(vm, fingerprint=vm.fingerprint)["published"]
+    assert vm.config[keys.HOST_KEY] == vm.guest.host_key_base64
+
+
 def test_a_vm_that_was_reached_over_tls(world: Fresh) -> None:
     vm = world.add("former", config={keys.MODE: "tls"})
     code, _, err = with_password(world, "prepare", vm.uuid, "-u", USER, "--mode", "ssh", "--yes")
@@ -218,7 +285,9 @@ def test_an_agent_opens_the_door(world: Fresh, vm: VM) -> None:
         for words in (["-D"], [path]):
             subprocess.run([add, *words], env=environment, stderr=subprocess.DEVNULL, check=True, timeout=20)
         code, _, err = run(world, *command, host=0, env=environment)
-        assert code == 1 and "on the VM's host" in err
+        (name,) = [str(host["name_label"]) for host in world.pool.records("host").values()
+                   if host["uuid"] == world.pool.hosts[1].uuid]
+        assert code == 1 and name in err and "forwarded" in err, err
         code, out, err = run(world, *command, host=1, env=environment)
         assert code == 0, err
         assert "The pool's key was installed" in out

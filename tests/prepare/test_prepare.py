@@ -62,9 +62,10 @@ def test_the_task_says_how_far_it_is(world: Fresh, vm: VM) -> None:
     (task,) = [record for record in world.pool.records("task").values()
                if record["other_config"].get("xscontainer-vm") == vm.uuid]
     assert (task["status"], task["progress"]) == ("success", 1.0) and "web" in task["name_label"]
-    world.failure(world.prepare, world.add(), username="nobody-here")
+    world.failure(world.prepare, world.add(), 0, PASSWORD, fingerprint=world.added[-1].fingerprint,
+                  enginesocket=INSIDE + "/nosuch.sock")
     failed = [record for record in world.pool.records("task").values() if record["status"] == "failure"]
-    assert failed[-1]["error_info"][0] == "KEY_NOT_ACCEPTED"
+    assert failed[-1]["error_info"][0] == "ENGINE_SOCKET_ABSENT"
 
 
 def test_a_password_goes_only_to_whom_somebody_vouched_for(world: Fresh, vm: VM) -> None:
@@ -99,6 +100,16 @@ REFUSED = [
     (PASSWORD, {"fingerprint": "MD5:x"}, "ARGUMENT_INVALID"),
     ("x" * 2000, {}, "ARGUMENT_INVALID"),
 ]
+
+
+@pytest.mark.parametrize("name, value", [
+    ("port", "99999"), ("address", "10.0.0.300"), ("username", "a b"), ("enginesocket", "relative"), ("engine", "lxc")])
+def test_an_argument_is_not_blamed_on_other_config(world: Fresh, vm: VM, name: str, value: str) -> None:
+    code, text = world.failure(world.call, 0, "prepare", **{"vmuuid": vm.uuid, name: value})
+    assert code == "ARGUMENT_INVALID" and text.startswith(f"The argument '{name}' is '{value}'"), text
+    if name in ("port", "address"):
+        code, text = world.failure(world.call, 0, "hostkey_show", **{"vmuuid": vm.uuid, name: value})
+        assert code == "ARGUMENT_INVALID" and text.startswith(f"The argument '{name}' is '{value}'"), text
 
 
 @pytest.mark.parametrize("password, more, code", REFUSED, ids=range(len(REFUSED)))

@@ -11,7 +11,7 @@ from xscontainer import keys
 from xscontainer.actions import DONE, drives, registration
 from xscontainer.actions.context import Context
 from xscontainer.errors import ArgumentError, XapiError
-from xscontainer.reach import Reach
+from xscontainer.reach import check
 from xscontainer.xapi import longcall, making, task
 from xscontainer.xapi import vm as xapi_vm
 from xscontainer.xapi.session import Session
@@ -65,8 +65,7 @@ def create(context: Context, templateuuid: str, name: str, sruuid: str, networku
     wish = _Wish(name, templateuuid, sruuid, networkuuid, imageuuid, configuration, datasource, username,
                  _number("memory", memory, _BYTES, 1 << 44), _number("vcpus", vcpus, _SMALL, MOST_VCPUS),
                  _number("wait", wait, _SMALL, MOST_WAIT))
-    if username:
-        Reach.of({keys.USERNAME: username}, context.settings)  # says what is wrong with it
+    check({keys.USERNAME: username}, {keys.USERNAME: "The argument 'username'"}, context.settings)
     until = time.monotonic() + DEADLINE
     undo = placing.Undo(context.forwarding)
     made: Dict[str, Any] = {}

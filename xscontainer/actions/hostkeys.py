@@ -7,7 +7,8 @@ from xscontainer import keys
 from xscontainer.actions import DONE
 from xscontainer.actions.context import Context
 from xscontainer.errors import ArgumentError, HostKeyChanged, HostKeyUnreadable, ModeUnsupported
-from xscontainer.reach import SSH, Reach
+from xscontainer.fingerprint import compare_hint
+from xscontainer.reach import SSH, Reach, check
 from xscontainer.vmrecord import VMRecord
 from xscontainer.xapi import vm as xapi_vm
 from xscontainer.xapi.session import Session
@@ -23,9 +24,11 @@ def hostkey_show(context: Context, vmuuid: str, address: str = "", port: str = "
 
     :param mode: "ssh" to look at a VM that is reached over TLS up to now.
     """
+    wishes = {keys.ADDRESS: address, keys.SSH_PORT: port}
+    check(wishes, {keys.ADDRESS: "The argument 'address'", keys.SSH_PORT: "The argument 'port'"}, context.settings)
     vm = running_here(context, vmuuid)
     pinned, readable = pin_of(vm)
-    with greet(context, vm, pinned, {keys.ADDRESS: address, keys.SSH_PORT: port, keys.MODE: mode}) as guest:
+    with greet(context, vm, pinned, {**wishes, keys.MODE: mode}) as guest:
         shown, where = guest.host_key, guest.where
     return DONE + json.dumps({
         "type": shown.kind, "fingerprint": shown.fingerprint, "base64": shown.base64, "address": where,
@@ -97,5 +100,4 @@ def compare(shown: "HostKey", fingerprint: str, where: str) -> None:
     """:raises HostKeyChanged: the fingerprint is not that of the key shown."""
     if shown.fingerprint != fingerprint.rstrip("="):
         raise HostKeyChanged(f"The SSH server at {where} shows the host key {shown}, not {fingerprint}.",
-                             "Compare it with the VM's own on its console: ssh-keygen -l -f "
-                             "/etc/ssh/ssh_host_*_key.pub.")
+                             f"{compare_hint(shown.kind)}.")

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import time
-from typing import TYPE_CHECKING, Any, Callable, ContextManager, Dict, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Callable, ContextManager, Dict, Iterator, NamedTuple, Optional, Tuple
 
 from xscontainer import calls, keys
 from xscontainer.actions import DONE, awaiting, registration
@@ -13,11 +13,13 @@ from xscontainer.errors import (
     ArgumentError,
     CalledOff,
     HostKeyUnconfirmed,
+    HostKeyUnreadable,
     KeyInstallFailed,
     KeyNotAccepted,
     VMNotRunning,
 )
-from xscontainer.reach import SSH, TLS, Reach
+from xscontainer.fingerprint import compare_hint
+from xscontainer.reach import SSH, TLS, Reach, check
 from xscontainer.vmrecord import VMRecord
 from xscontainer.xapi import secret, task
 from xscontainer.xapi import vm as xapi_vm
@@ -38,6 +40,8 @@ _TLS_SECRETS = {"cacertsecret": keys.TLS_CA_CERT, "clientcertsecret": keys.TLS_C
 _WISHES = {"username": keys.USERNAME, "mode": keys.MODE, "address": keys.ADDRESS, "enginesocket": keys.ENGINE_SOCKET,
            "engine": keys.ENGINE, **_TLS_SECRETS}
 WISHES = (*_WISHES, "port")
+_CALLED = {key: f"The argument '{name}'" for name, key in (
+    *_WISHES.items(), ("port", keys.SSH_PORT), ("port", keys.TLS_PORT))}
 
 LogIn = Callable[["Guest", str], None]  # (guest, user)
 Offering = Callable[[VMRecord], "ContextManager[Offer]"]
@@ -102,33 +106,46 @@ def prepared(context: Context, vm: VMRecord, wishes: "Dict[str, str]", fingerpri
     :raises CalledOff: a client cancelled the task; nothing is written then.
     """
     vm = context.sessions.run(lambda session: xapi_vm.adopt(session, vm))
-    label = {task.VM: vm.uuid}
-    with context.forwarding.lease() as session, task.running(
-            session, f"Preparing {vm.name} for container management", "", label) as progress:
-        progress(0.05, "looking for the VM's address")
-        changes = _changes(vm, wishes)
-        with_changes = vm._replace(other_config={**vm.other_config, **changes})
-        if Reach.of(with_changes.other_config, context.settings).mode == TLS:
+    changes = _changes(vm, wishes)
+    check(changes, _CALLED, context.settings)
+    with_changes = vm._replace(other_config={**vm.other_config, **changes})
+    with contextlib.ExitStack() as inside:
+        guest, known = None, False
+        if Reach.of(with_changes.other_config, context.settings).mode != TLS:
+            # Whoever is not let in is asked for a password and comes again: nothing has failed by then.
+            guest, known = inside.enter_context(_entered(context, with_changes, fingerprint, log_in))
+        with context.forwarding.lease() as session, task.running(
+                session, f"Preparing {vm.name} for container management", "", {task.VM: vm.uuid}) as progress:
             found = Found(changes, "", False)
-        else:
-            found = _entered(context, with_changes, changes, fingerprint, log_in, progress)
-        with contextlib.ExitStack() as stack:
-            offer = None
-            if offering is not None:
-                progress(0.3, "making certificates")
-                offer = stack.enter_context(offering(with_changes))
-                found = found._replace(changes={**found.changes, **offer.other_config})
-            step = "waiting for the engine" if wait else "asking the engine"
-            if offer is not None:
-                step = f"{calls.SCRIPT_STEP}; its certificate is made out to {', '.join(offer.names)}"
-            progress(0.6, step)
-            told = _verified(context, with_changes, found, wait, offer.fingerprint if offer else "", progress, step)
-            progress.check()
-            progress(0.8, "registering")
-            context.sessions.run(lambda session: _write(session, vm, found.changes))
-            registration.register(context, vm.uuid)
-        progress(0.9, "waiting for the first list")
-        return dict(told, published=_published(session, vm, progress), left=offer.left if offer else [])
+            if guest:
+                if not known:
+                    progress(0.2, "installing the pool's key")
+                found = _let_in(context, guest, with_changes, changes, known)
+                inside.close()
+            told = _registered(context, with_changes, found, wait, offering, progress)
+            progress(0.9, "waiting for the first list")
+            return dict(told, published=_published(session, vm, progress))
+
+
+def _registered(context: Context, vm: VMRecord, found: Found, wait: float, offering: "Optional[Offering]",
+                progress: task.Progress) -> "Dict[str, Any]":
+    """The engine is reached, all that it takes is written, and the VM is registered."""
+    with contextlib.ExitStack() as stack:
+        offer = None
+        if offering is not None:
+            progress(0.3, "making certificates")
+            offer = stack.enter_context(offering(vm))
+            found = found._replace(changes={**found.changes, **offer.other_config})
+        step = "waiting for the engine" if wait else "asking the engine"
+        if offer is not None:
+            step = f"{calls.SCRIPT_STEP}; its certificate is made out to {', '.join(offer.names)}"
+        progress(0.6, step)
+        told = _verified(context, vm, found, wait, offer.fingerprint if offer else "", progress, step)
+        progress.check()
+        progress(0.8, "registering")
+        context.sessions.run(lambda session: _write(session, vm, found.changes))
+        registration.register(context, vm.uuid)
+    return dict(told, left=offer.left if offer else [])
 
 
 def _changes(vm: VMRecord, wishes: "Dict[str, str]") -> "Dict[str, str]":
@@ -141,28 +158,36 @@ def _changes(vm: VMRecord, wishes: "Dict[str, str]") -> "Dict[str, str]":
     return changes
 
 
-def _entered(context: Context, vm: VMRecord, changes: "Dict[str, str]", fingerprint: str, log_in: Optional[LogIn],
-             progress: task.Progress) -> Found:
-    """The pool's key is accepted, and the guest's host key is known."""
-    from xscontainer.engine.hostkeys import check, of_key
+@contextlib.contextmanager
+def _entered(context: Context, vm: VMRecord, fingerprint: str,
+             log_in: Optional[LogIn]) -> "Iterator[Tuple[Guest, bool]]":
+    """The guest, whose host key is known, with us logged in to it; and whether the pool's key did that."""
+    from xscontainer.engine import hostkeys
 
-    reach = Reach.of(vm.other_config, context.settings)
-    pinned, _ = pin_of(vm)
+    user = Reach.of(vm.other_config, context.settings).user
+    pinned, readable = pin_of(vm)
+    if not readable and not fingerprint:
+        raise HostKeyUnreadable(f"What is pinned for the VM {vm.label} is no host key.",
+                                "Accept the one that the guest shows ('xscontainer hostkey-accept').")
     with greet(context, vm, pinned, {}) as guest:
-        check(guest.host_key, pinned, guest.where)
+        hostkeys.check(guest.host_key, pinned, guest.where)
         if fingerprint:
             compare(guest.host_key, fingerprint, guest.where)
-        progress(0.2, "logging in")
-        key = context.access.pool_key.private()
-        installed = False
-        if not guest.by_key(reach.user, key):
-            _log_in_otherwise(context, guest, reach.user, log_in, trusted=bool(pinned or fingerprint))
-            progress(0.4, "installing the pool's key")
-            from xscontainer.engine import install_key
-            installed = install_key.install(guest.transport, key)
-        changes = dict(changes, **{keys.USERNAME: reach.user, keys.HOST_KEY: guest.host_key.base64,
-                                   keys.POOL_KEY: of_key(key).fingerprint})
-        return Found(changes, guest.host_key.fingerprint, installed)
+        known = guest.by_key(user, context.access.pool_key.private())
+        if not known:
+            _log_in_otherwise(context, guest, user, log_in, trusted=bool(pinned or fingerprint))
+        yield guest, known
+
+
+def _let_in(context: Context, guest: "Guest", vm: VMRecord, changes: "Dict[str, str]", known: bool) -> Found:
+    """The pool's key is accepted from now on, if it is not ``known`` to be already."""
+    from xscontainer.engine import hostkeys, install_key
+
+    key = context.access.pool_key.private()
+    installed = not known and install_key.install(guest.transport, key)
+    return Found({**changes, keys.USERNAME: Reach.of(vm.other_config, context.settings).user,
+                  keys.HOST_KEY: guest.host_key.base64, keys.POOL_KEY: hostkeys.of_key(key).fingerprint},
+                 guest.host_key.fingerprint, installed)
 
 
 def _log_in_otherwise(context: Context, guest: "Guest", user: str, log_in: Optional[LogIn], trusted: bool) -> None:
@@ -174,7 +199,8 @@ def _log_in_otherwise(context: Context, guest: "Guest", user: str, log_in: Optio
                              "Give the user's password, or add the pool's public key to the user's authorized_keys.")
     if not trusted:
         raise HostKeyUnconfirmed(f"The SSH server at {guest.where} shows the host key {guest.host_key}, which nobody "
-                                 "confirmed, so it gets no password.")
+                                 "confirmed, so it gets no password.",
+                                 f"{compare_hint(guest.host_key.kind)}, and give its fingerprint along.")
     log_in(guest, user)
 
 

@@ -18,7 +18,7 @@ from typing import Iterator, List, Optional
 from xscontainer import __version__, settings
 from xscontainer.cli import creating, diagnosing, drive, hostkeys, listing, preparing, rotating, wiping
 from xscontainer.cli.telling import say
-from xscontainer.errors import ArgumentError, SettingsError, XSContainerError
+from xscontainer.errors import ArgumentError, SettingsError, XapiError, XSContainerError
 
 MOST_ERROR = 10000  # characters
 # The reader has seen enough (| head), or the terminal has gone: exit code.
@@ -73,7 +73,9 @@ def _guarded(program: str, options: argparse.Namespace) -> int:
         return code
     except XSContainerError as error:
         say(f"{program}: {' '.join(str(error).split())}", MOST_ERROR)
-        return 2 if isinstance(error, (SettingsError, ArgumentError)) else 1
+        wrongly = isinstance(error, (SettingsError, ArgumentError)) or \
+            isinstance(error, XapiError) and error.details[:1] == [ArgumentError.code]
+        return 2 if wrongly else 1
     except OSError as error:
         if error.errno not in _NOBODY_READS:
             raise

@@ -7,6 +7,7 @@ from typing import Any, Dict, Optional
 
 from xscontainer.cli.columns import neutral
 from xscontainer.errors import ArgumentError, HostKeyChanged
+from xscontainer.fingerprint import compare_hint
 
 MOST_PASSWORD = 4096  # bytes
 
@@ -23,20 +24,18 @@ def confirmed(shown: "Dict[str, Any]", fingerprint: Optional[str], yes: bool) ->
     :param shown: what hostkey_show answers.
     :raises ArgumentError: nobody says so. HostKeyChanged: it is not the one expected.
     """
-    told = str(shown["fingerprint"])
+    told, kind = str(shown["fingerprint"]), str(shown["type"])
     where = neutral(str(shown["address"]))
-    print(f"The SSH server at {where} shows the host key {neutral(str(shown['type']))} {neutral(told)}.")
+    print(f"The SSH server at {where} shows the host key {neutral(kind)} {neutral(told)}.")
     if fingerprint is not None:
         if fingerprint.rstrip("=") != told:
-            raise HostKeyChanged(f"That is not the key with the fingerprint {fingerprint}.",
-                                 "Compare it with the VM's own on its console: ssh-keygen -l -f "
-                                 "/etc/ssh/ssh_host_*_key.pub.")
+            raise HostKeyChanged(f"That is not the key with the fingerprint {fingerprint}.", f"{compare_hint(kind)}.")
         return told
     if yes:
         return told
     if not sys.stdin.isatty():
         raise ArgumentError("Nobody is there to confirm the host key.", "Give --fingerprint, or --yes to trust it.")
-    print("On the VM's console, 'ssh-keygen -l -f /etc/ssh/ssh_host_*_key.pub' shows its keys.")
+    print(compare_hint(kind))
     if input("Is this the VM's key? [y/N] ").strip().lower() not in ("y", "yes"):
         raise ArgumentError("The host key was not confirmed; nothing was changed.")
     return told
@@ -50,7 +49,7 @@ def password(user: str, descriptor: Optional[int]) -> str:
     if descriptor is None:
         if not sys.stdin.isatty():
             raise ArgumentError("A password is needed, and nobody is there to ask.",
-                                "Give one with --password-fd, or use --agent.")
+                                "Give one with --password-fd, or use 'xscontainer prepare --agent'.")
         return getpass.getpass(f"Password of {neutral(user)} in the VM: ")
     given = b""
     try:

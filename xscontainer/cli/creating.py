@@ -7,10 +7,12 @@ import os
 import re
 from typing import Any, Dict, Iterator, Optional
 
+from xscontainer import keys
 from xscontainer.cli import calling, finding, progress
 from xscontainer.cli.columns import neutral
 from xscontainer.cli.telling import say
 from xscontainer.errors import ArgumentError, StorageElsewhere, XapiError
+from xscontainer.reach import check
 from xscontainer.settings import Settings
 from xscontainer.xapi import disk
 from xscontainer.xapi.session import Session
@@ -60,6 +62,7 @@ def _size(text: str) -> str:
 
 
 def _run(options: argparse.Namespace, settings: Settings) -> int:
+    check({keys.USERNAME: options.user or ""}, {keys.USERNAME: "-u"}, settings)
     with calling.logged_in(settings) as session:
         arguments = {
             "name": options.name, "templateuuid": finding.template(session, options.template),

@@ -11,10 +11,15 @@ from xscontainer.cli import asking, calling, finding, handing, inventory, listin
 from xscontainer.cli.columns import neutral
 from xscontainer.cli.telling import say
 from xscontainer.errors import VMElsewhere, XapiError
-from xscontainer.reach import DOCKER, PODMAN, SSH, TLS
+from xscontainer.reach import DOCKER, PODMAN, SSH, TLS, check
 from xscontainer.settings import Settings
 from xscontainer.xapi import secret
 from xscontainer.xapi.session import Session
+
+# What the options become, and what they are called here.
+_KEYS = {"username": keys.USERNAME, "address": keys.ADDRESS, "port": keys.SSH_PORT, "enginesocket": keys.ENGINE_SOCKET}
+_OPTIONS = {keys.USERNAME: "-u", keys.ADDRESS: "--address", keys.SSH_PORT: "--port",
+            keys.ENGINE_SOCKET: "--engine-socket"}
 
 TRIES = 3  # for a password that is typed
 NOT_LISTED = 3
@@ -74,6 +79,7 @@ def prepare(session: Session, settings: Settings, wanted: Wanted) -> int:
 
     :raises XSContainerError:
     """
+    check({key: wanted.wishes.get(name, "") for name, key in _KEYS.items()}, _OPTIONS, settings)
     told = _told(session, settings, wanted)
     what = ("The pool's key was installed" if told["key_installed"] else
             "The engine has its new certificate" if "generatecerts" in wanted.wishes else "Nothing had to be installed")
@@ -136,8 +142,10 @@ def _vouched(session: Session, settings: Settings, wanted: Wanted) -> str:
     """The fingerprint that a person confirmed; "" where the host key is pinned already."""
     where = {name: wanted.wishes[name] for name in ("address", "port", "mode") if name in wanted.wishes}
     shown = json.loads(calling.call(session, settings, "hostkey_show", vmuuid=wanted.vm, **where))
-    if shown["pinned"] and wanted.fingerprint is None:
+    if shown["pinned_fingerprint"] and wanted.fingerprint is None:
         return ""  # the plugin compares them
+    if shown["pinned"] and not shown["pinned_fingerprint"]:
+        print("What is pinned for the VM is no host key.")
     return asking.confirmed(shown, wanted.fingerprint, wanted.yes)
 
 
@@ -149,6 +157,11 @@ def _config(session: Session, wanted: Wanted) -> "Dict[str, str]":
     return dict(session.xenapi.VM.get_other_config(session.xenapi.VM.get_by_uuid(wanted.vm)))
 
 
+def _host_name(session: Session, vm_uuid: str) -> str:
+    host = session.xenapi.host.get_record(session.xenapi.VM.get_resident_on(session.xenapi.VM.get_by_uuid(vm_uuid)))
+    return f"the host {host['name_label']} ({host['address']})"
+
+
 def _by_agent(settings: Settings, wanted: Wanted, fingerprint: str) -> "Dict[str, Any]":
     """In this process, which alone has the agent."""
     from xscontainer.actions import hostkeys, onboarding
@@ -158,6 +171,7 @@ def _by_agent(settings: Settings, wanted: Wanted, fingerprint: str) -> "Dict[str
         try:
             vm = hostkeys.running_here(context, wanted.vm)
         except VMElsewhere as error:
-            raise VMElsewhere(f"{error.message}", "Run this on the VM's host, with your agent forwarded.") from error
+            name = context.sessions.run(lambda session: _host_name(session, wanted.vm))
+            raise VMElsewhere(error.message, f"Run this on {name}, with your agent forwarded.") from error
         return onboarding.prepared(context, vm, wanted.wishes, fingerprint,
                                    lambda guest, user: guest.by_agent(user))

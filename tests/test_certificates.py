@@ -196,17 +196,19 @@ def test_what_it_is_made_out_to(pool: Pool, session: Session) -> None:
     record = vm(pool, session)._replace(networks={"0/ip": "10.0.0.5", "0/ipv6/0": "fd00::5", "1/ip": "10.0.0.1",
                                                   "2/ip": "127.0.0.1", "3/ip": "*"})
     hosts = {"10.0.0.1", "10.0.0.2"}
-    assert certificates.names(record, "", hosts) == ("10.0.0.5", "fd00::5"), "never a host's address"
-    assert certificates.names(record, "Web.Example", hosts) == ("web.example", "10.0.0.5", "fd00::5")
-    assert certificates.names(record, "fd00::05", hosts) == ("fd00::5", "10.0.0.5")
-    chosen = record._replace(other_config={keys.ADDRESS: "10.9.9.9"}, networks={})
-    assert certificates.names(chosen, "", hosts) == ("10.9.9.9",)
-    assert certificates.names(chosen, "web.example", hosts) == ("web.example",)
-    for given, error in (("10.0.0.2", AddressRefused), ("foo bar", ArgumentError)):
+
+    def chosen(address: str) -> VMRecord:
+        return record._replace(other_config={keys.ADDRESS: address})
+
+    assert certificates.names(record, hosts) == ("10.0.0.5", "fd00::5"), "never a host's address"
+    assert certificates.names(chosen("Web.Example"), hosts) == ("web.example", "10.0.0.5", "fd00::5")
+    assert certificates.names(chosen("fd00::05"), hosts) == ("fd00::5", "10.0.0.5")
+    assert certificates.names(chosen("10.9.9.9")._replace(networks={}), hosts) == ("10.9.9.9",)
+    for address, error in (("10.0.0.2", AddressRefused), ("foo bar", ArgumentError)):
         with pytest.raises(error):
-            certificates.names(record, given, hosts)
+            certificates.names(chosen(address), hosts)
     with pytest.raises(AddressUnknown):
-        certificates.names(record._replace(networks={"0/ip": "10.0.0.1"}), "", hosts)
+        certificates.names(record._replace(networks={"0/ip": "10.0.0.1"}), hosts)
 
 
 def test_two_hosts_at_once_make_one(pool: Pool, login: Callable[[], Session], made: Made) -> None:

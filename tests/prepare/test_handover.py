@@ -21,9 +21,12 @@ from xscontainer.errors import (
     GuestRefused,
     TLSCertificateInvalid,
     TLSCredentialsInvalid,
+    VMElsewhere,
+    VMNotRunning,
     XSContainerError,
 )
 from xscontainer.simulator.engines.real import RealEngine
+from xscontainer.vmrecord import NULL_REF
 from xscontainer.xapi import task
 from xscontainer.xapi import vm as xapi_vm
 
@@ -184,13 +187,17 @@ class Answers:
         raise self._errors.pop(0) if len(self._errors) > 1 else self._errors[0]
 
 
-def waited(context: Any, tls: TLSVM, monkeypatch: pytest.MonkeyPatch, wait: float, *errors: XSContainerError) -> Any:
-    """(how often an engine was asked for, what came of it)"""
+def waited(context: Any, tls: TLSVM, monkeypatch: pytest.MonkeyPatch, wait: float, *errors: XSContainerError,
+           **seen: Any) -> Any:
+    """(how often an engine was asked for, what came of it)
+
+    :param seen: of the VM at first.
+    """
     answers = Answers(*errors)
     monkeypatch.setattr(context.access, "open", answers.open)
     with context.forwarding.lease() as session, pytest.raises(XSContainerError) as caught, \
             task.running(session, "waiting") as progress:
-        awaiting.opened(context, xapi_vm.record(session, tls.uuid), {}, wait, "", progress, "waiting")
+        awaiting.opened(context, xapi_vm.record(session, tls.uuid)._replace(**seen), {}, wait, "", progress, "waiting")
     return answers.asked, caught.value
 
 
@@ -208,6 +215,20 @@ def test_looks_are_few(tls: TLSVM, context: Any, monkeypatch: pytest.MonkeyPatch
 def test_what_does_not_pass_is_told_at_once(tls: TLSVM, context: Any, monkeypatch: pytest.MonkeyPatch,
                                             error: XSContainerError) -> None:
     assert waited(context, tls, monkeypatch, 60.0, error) == (1, error)
+
+
+@pytest.mark.parametrize("seen", [{"power_state": "Halted", "resident_on": NULL_REF}, {"resident_on": NULL_REF}],
+                         ids=["off", "starting"])
+def test_a_vm_that_runs_again(tls: TLSVM, context: Any, monkeypatch: pytest.MonkeyPatch, seen: Any) -> None:
+    error = EngineTooOld("x")
+    assert waited(context, tls, monkeypatch, 60.0, error, **seen) == (1, error)
+    asked, error = waited(context, tls, monkeypatch, 0.0, error, **seen)
+    assert asked == 0 and isinstance(error, VMNotRunning)
+
+
+def test_a_vm_that_left(tls: TLSVM, context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, error = waited(context, tls, monkeypatch, 60.0, EngineTooOld("x"), resident_on="OpaqueRef:other")
+    assert asked == 0 and isinstance(error, VMElsewhere), "the plugin hands the call on to where it is"
 
 
 def test_without_patience(tls: TLSVM, context: Any, monkeypatch: pytest.MonkeyPatch) -> None:

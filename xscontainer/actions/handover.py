@@ -86,7 +86,7 @@ def _made(context: Context, vm: VMRecord) -> "Tuple[Offer, bytes]":
     from xscontainer import certificates
     from xscontainer.configdrive import defaults, image
 
-    names = certificates.names(vm, "", context.access.facts.host_addresses, context.settings.address.allow_loopback)
+    names = certificates.names(vm, context.access.facts.host_addresses, context.settings.address.allow_loopback)
     try:
         issued = context.sessions.run(lambda session: certificates.issue(session, vm, names))
         files = {**issued.files, **certificates.scripts(str(defaults.directory()))}

@@ -50,16 +50,15 @@ class Issued(NamedTuple):
         return f"Issued(other_config={self.other_config!r}, ends={self.ends!r})"
 
 
-def names(vm: VMRecord, given: str, forbidden: "Iterable[str]", allow_loopback: bool = False) -> Tuple[str, ...]:
+def names(vm: VMRecord, forbidden: "Iterable[str]", allow_loopback: bool = False) -> Tuple[str, ...]:
     """What the certificate for a VM's engine is to be made out to: where it is dialled, and where it may be one day.
 
-    :param given: an address or a name instead of ``xscontainer-address`` in its other_config; may be "".
     :param forbidden: the addresses of the pool's hosts.
     :raises ArgumentError: what is set is neither an address nor a name. AddressRefused: it may not be used.
     :raises AddressUnknown: nothing is set, and the guest tools report nothing that may be used.
     """
     chosen = []
-    text = given or vm.other_config.get(keys.ADDRESS, "")
+    text = vm.other_config.get(keys.ADDRESS, "")
     if text:
         try:
             chosen = [reach.address_or_name(text)]

@@ -44,12 +44,6 @@ class LocalContext:
         finally:
             hang_up(engine)
 
-    def registered(self, vm_uuid: str) -> None:
-        """Nobody to tell; in the daemon, the event stream tells within milliseconds."""
-
-    def deregistered(self, vm_uuid: str) -> None:
-        """As above."""
-
 
 class DaemonContext(LocalContext):
     """In the daemon: what the event stream told, and the standing connections."""

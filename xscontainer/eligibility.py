@@ -20,8 +20,8 @@ class Decision(NamedTuple):
 
 
 def enabled(vm: VMRecord) -> bool:
-    """Whether container management is switched on; like Xen Orchestra, anything but "False" is on."""
-    return vm.other_config.get(keys.MONITOR, "False").strip().lower() not in ("false", "0", "no", "")
+    """Whether container management is switched on: anything but exactly "False" is, as Xen Orchestra shows it."""
+    return vm.other_config.get(keys.MONITOR, "False") != "False"
 
 
 def decide(vm: VMRecord, this_host: str, is_coordinator: bool, monitored: bool) -> Decision:

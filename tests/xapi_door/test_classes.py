@@ -251,6 +251,14 @@ def test_the_pool(pool: Pool, session: Session) -> None:
     assert changed.prefers_internal_network and "other" not in changed.other_config
 
 
+@pytest.mark.parametrize("value, expected", [
+    ("1", True), ("yes", True), ("true", True), ("on", True), ("True", True), ("ON", True),
+    ("0", False), ("no", False), ("false", False), ("off", False), ("", False), ("2", False), ("enabled", False)])
+def test_the_spellings_of_the_pools_switch(value: str, expected: bool) -> None:
+    assert xapi_pool.PoolRecord("r", "h", {keys.INTERNAL_NETWORK: value}).prefers_internal_network is expected
+    assert not xapi_pool.PoolRecord("r", "h", {}).prefers_internal_network
+
+
 def test_who_we_are(pool: Pool, session: Session, tmp_path: Any) -> None:
     for host in pool.hosts:
         assert xapi_pool.this_host(session, host.inventory_path) == (host.ref, host.uuid)

@@ -54,11 +54,3 @@ class Context(Protocol):
         :raises ConnectError, VMError, KeyPairError, EngineError: there is no way to it.
         """
         ...
-
-    def registered(self, vm_uuid: str) -> None:
-        """Hint that the VM was switched on, which events would tell a little later."""
-        ...
-
-    def deregistered(self, vm_uuid: str) -> None:
-        """Hint that the VM was switched off."""
-        ...

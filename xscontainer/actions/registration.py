@@ -14,7 +14,6 @@ def register(context: Context, vmuuid: str) -> str:
     :raises ArgumentError: it is a template, a snapshot or a control domain.
     """
     context.sessions.run(lambda session: _switch_on(session, vmuuid))
-    context.registered(vmuuid)
     return DONE
 
 
@@ -32,7 +31,6 @@ def _switch_on(session: Session, vm_uuid: str) -> None:
 def deregister(context: Context, vmuuid: str) -> str:
     """Switch it off and remove what was published, from a template or snapshot as well."""
     context.sessions.run(lambda session: _switch_off(session, vmuuid))
-    context.deregistered(vmuuid)
     return DONE
 
 

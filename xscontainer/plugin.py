@@ -190,9 +190,10 @@ def serve(call: Call, context: Context) -> bytes:
     :raises XSContainerError:
     """
     if policy.needed(call.function, call.arguments):
-        refusal = policy.refusal(call.function, call.arguments, _caller(call, context))
+        caller = _caller(call, context)
+        refusal = policy.refusal(call.function, call.arguments, caller)
         if refusal:
-            raise NotPermitted(refusal)
+            raise NotPermitted(refusal, "" if caller.known else policy.UNKNOWN_HINT)
     host = serving_host(call, context)
     if host is not None and call.hops:
         # The host before us thinks that we must serve it, so what we know is behind, or what it knew.
@@ -214,11 +215,9 @@ def _caller(call: Call, context: Context) -> policy.Caller:
     def ask(session: Session) -> policy.Caller:
         xapi = session.xenapi
         if xapi.pool.get_master(xapi.pool.get_all()[0]) != here:
-            # Whoever calls through a VM of theirs may shut it down while the call is under way: it is nowhere then.
-            where = (f'field "is_a_template" = "false" and '
-                     f'(field "resident_on" = "{here}" or field "resident_on" = "{NULL_REF}")')
+            # Wherever it is: whoever calls through a VM of theirs may shut it down or move it meanwhile.
             busy = any("call_plugin" in vm["current_operations"].values()
-                       for vm in xapi.VM.get_all_records_where(where).values())
+                       for vm in xapi.VM.get_all_records_where('field "is_a_template" = "false"').values())
             return policy.Caller(False, False, frozenset(), busy)
         return policy.Caller(True, xapi.session.get_is_local_superuser(call.session),
                              frozenset(xapi.session.get_rbac_permissions(call.session)), False)

@@ -25,12 +25,15 @@ NEEDS = {
 _WITH = {("hostkey_show", "address"): _OF_VM_ADMINS, ("hostkey_show", "port"): _OF_VM_ADMINS}
 _ROLES = {_OF_VM_ADMINS: "vm-admin", _OF_POOL_OPERATORS: "pool-operator"}
 
+# For those who are refused for what others do.
+UNKNOWN_HINT = "Repeat the call in a moment, or call the plugin of the pool coordinator, which is told who calls."
+
 
 class Caller(NamedTuple):
     """:ivar known: the session is the caller's own.
 
     :ivar permissions: what it may do, in XAPI's words; a superuser may do all.
-    :ivar operator_at_work: VM.call_host_plugin is under way for a VM of this host.
+    :ivar operator_at_work: VM.call_host_plugin is under way for some VM of the pool.
     """
 
     known: bool
@@ -58,5 +61,5 @@ def refusal(function: str, arguments: "Collection[str]", caller: Caller) -> str:
         return f"The function {what} takes the role {_ROLES[permission]} or a higher one."
     if caller.operator_at_work:
         return (f"The function {what} takes the role {_ROLES[permission]} or a higher one, and this host cannot tell "
-                "who calls while VM.call_host_plugin is under way for one of its VMs.")
+                "who calls while VM.call_host_plugin is under way for a VM of the pool.")
     return ""

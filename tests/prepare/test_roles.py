@@ -1,6 +1,6 @@
 """What a vm-operator cannot call, on the coordinator and on a member, through a VM of theirs."""
 
-from typing import Any, Iterator
+from typing import Any, Iterator, Optional
 
 import pytest
 import XenAPI
@@ -64,12 +64,17 @@ def test_others_are_not(world: Fresh, login: Any) -> None:
         "vmuuid": vm.uuid}).startswith("True")
 
 
-def test_an_operator_who_shuts_the_vm_down_meanwhile(world: Fresh, login: Any) -> None:
-    """The call goes on, and the VM that it came through is on no host any more."""
-    theirs = world.pool.create_vm("theirs", power_state="Halted")
-    arguments = {"vmuuid": str(world.pool.vm(theirs)["uuid"]), "username": USER}
+@pytest.mark.parametrize("host", [None, 0], ids=["off", "on another host"])
+def test_an_operator_whose_vm_is_elsewhere_meanwhile(world: Fresh, login: Any, host: Optional[int]) -> None:
+    """The call goes on, and the VM that it came through was shut down, or has moved."""
+    theirs = world.pool.create_vm("theirs", power_state="Halted") if host is None else world.pool.create_vm(
+        "theirs", world.pool.hosts[host])
+    off = world.pool.create_vm("off", power_state="Halted")
+    arguments = {"vmuuid": str(world.pool.vm(off)["uuid"]), "username": USER}
     for operations, code in (({"OpaqueRef:t": "call_plugin"}, "NOT_PERMITTED"), ({}, "VM_NOT_RUNNING")):
         world.pool.set_field("VM", theirs, "current_operations", operations)
         with pytest.raises(XenAPI.Failure) as failure:
             login("pool-admin").host.call_plugin(world.pool.hosts[1].ref, "xscontainer", "prepare", arguments)
         assert failure.value.details[0] == code
+        if code == "NOT_PERMITTED":
+            assert "in a moment" in failure.value.details[1] and "coordinator" in failure.value.details[1]

@@ -1,8 +1,12 @@
 """The door to disks and drives, in front of the simulated XAPI."""
 
+import contextlib
 import io
 import os
-from typing import Callable, List
+import socket
+import threading
+from pathlib import Path
+from typing import Any, Callable, List
 
 import pytest
 
@@ -114,6 +118,39 @@ def test_a_task_that_never_ends_meets_the_deadline(pool: Pool, session: Session)
     pool.transfer_delay = 30.0
     with pytest.raises(TransferFailed, match="within 0.5 seconds"):
         put(pool, session, vdi, seconds=0.5)
+
+
+@pytest.mark.parametrize("size", [400000, 5 * MIB])
+@pytest.mark.parametrize("answer, error, said", [
+    (b"HTTP/1.1 302 Found\r\nlocation: https://10.0.0.2/import_raw_vdi\r\ncontent-length: 0\r\n\r\n", StorageElsewhere,
+     "10.0.0.2"),
+    (b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n", TransferFailed, "403"),
+    (b"HTTP/1.1 200 OK\r\n\r\n", TransferFailed, "broke"),
+    (b"", TransferFailed, "broke"),
+], ids=["302", "403", "200", "nothing"])
+def test_an_answer_before_the_content_is_read_although_nobody_listens_any_more(
+        tmp_path: Path, session: Session, size: int, answer: bytes, error: Any, said: str) -> None:
+    path = str(tmp_path / "xapi")
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as listener:
+        listener.settimeout(DEADLINE)
+        listener.bind(path)
+        listener.listen(1)
+
+        def serve() -> None:
+            client, _ = listener.accept()
+            with client:
+                received = b""
+                while b"\r\n\r\n" not in received:
+                    received += client.recv(1)
+                client.sendall(answer)
+
+        server = threading.Thread(target=serve)
+        server.start()
+        try:
+            with pytest.raises(error, match=said):
+                disk.upload(session, path, "nobody's", io.BytesIO(bytes(size)), size, DEADLINE)
+        finally:
+            server.join(DEADLINE)
 
 
 @pytest.mark.parametrize("kind", ["drop", "drop-after", "error-500"])

@@ -9,7 +9,7 @@ import http.client
 import select
 import socket
 import time
-from typing import IO, Any, Callable, Iterator, List
+from typing import IO, Any, Callable, Iterator, List, Optional
 from urllib.parse import urlencode, urlsplit
 
 from xscontainer.errors import StorageElsewhere, TransferFailed, XapiError, XSContainerError
@@ -58,11 +58,13 @@ def upload(session: Session, socket_path: str, vdi_uuid: str, content: "IO[bytes
         answer = http.client.HTTPResponse(sock, method="PUT")
         try:
             _ask(sock, "PUT", "/import_raw_vdi", vdi_uuid, task, f"Content-Length: {length}\r\n")
-            _send(sock, answer, content, length, deadline, progress)
+            broken = _send(sock, answer, content, length, deadline, progress)
             sock.settimeout(deadline.left())
             if not _has_begun(answer):
                 answer.begin()
             _check(session, task, answer)
+            if broken is not None:
+                raise broken
             _wait(session, task, deadline)
         except (OSError, http.client.HTTPException) as error:
             raise _broken(session, task, error) from error
@@ -138,21 +140,28 @@ def _has_begun(answer: http.client.HTTPResponse) -> bool:
 
 
 def _send(sock: socket.socket, answer: http.client.HTTPResponse, content: "IO[bytes]", length: int, deadline: _Deadline,
-          progress: Progress) -> None:
-    """Send all of it, or until an answer says that it is not wanted."""
+          progress: Progress) -> "Optional[OSError]":
+    """Send all of it, or until an answer says that it is not wanted.
+
+    :returns: why nobody took it: whoever does not want it may answer and hang up, and the answer is still to be read.
+    """
     sent = 0
     while sent < length:
         if not _has_begun(answer) and _ready(sock):
             answer.begin()
         if _has_begun(answer) and answer.status != 200:
-            return
+            return None
         piece = content.read(min(CHUNK, length - sent))
         if not piece:
             raise TransferFailed(f"The content ended after {sent} of {length} bytes.")
         sock.settimeout(deadline.left())
-        sock.sendall(piece)
+        try:
+            sock.sendall(piece)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            return error
         sent += len(piece)
         progress(sent / length)
+    return None
 
 
 def _ready(sock: socket.socket) -> bool:

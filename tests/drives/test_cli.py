@@ -83,10 +83,32 @@ def test_what_is_no_raw_image_is_refused(cloud: Cloud, tmp_path: Path, content: 
 def test_an_image_for_storage_of_another_host_is_refused(cloud: Cloud, tmp_path: Path) -> None:
     before = left(cloud)
     (tmp_path / "image").write_bytes(bytes(1 << 20))
+    made = cloud.pool.stats.calls("VDI.create")
     answer = run(cloud, "create", "web", "--template", "CoreOS", "--network", "guests",
                  "--image", str(tmp_path / "image"), "--sr", "Local storage on host2")
     assert answer.code == 1 and "Run this on a host" in answer.err
-    assert left(cloud) == before
+    assert left(cloud) == before and cloud.pool.stats.calls("VDI.create") == made
+
+
+@pytest.mark.parametrize("wrong, said", [
+    (["web", "--vcpus", "many"], "vcpus"), (["web", "--wait", "5s"], "wait"), ([""], "name"),
+    (["web", "-u", "a b"], "-u"), (["web", "--configuration", "-"], "empty"),
+    (["web", "--template", "Ours"], "disk of its own"),
+], ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+def test_what_is_wrong_is_told_before_an_image_is_uploaded(cloud: Cloud, tmp_path: Path, wrong: List[str],
+                                                           said: str) -> None:
+    template = cloud.pool.create_vm("Ours", template=True, power_state="Halted")
+    cloud.pool.add_drive(template, cloud.add_image())
+    (tmp_path / "image").write_bytes(bytes(1 << 20))
+    before, made = left(cloud), cloud.pool.stats.calls("VDI.create")
+    given = [] if "--template" in wrong else ["--template", "CoreOS"]
+    try:
+        answer = run(cloud, "create", *wrong, *given, "--network", "guests", "--image", str(tmp_path / "image"))
+        assert answer.code == 2 and said in answer.err and "uploading" not in answer.err
+        assert left(cloud) == before and cloud.pool.stats.calls("VDI.create") == made
+    finally:
+        with cloud.session() as session:
+            session.xenapi.VM.destroy(template)
 
 
 @pytest.mark.parametrize("wrong, said", [
@@ -95,6 +117,8 @@ def test_an_image_for_storage_of_another_host_is_refused(cloud: Cloud, tmp_path:
     (["--template", "CoreOS", "--network", "guests", "--sr", "nothing"], "no storage repository"),
     (["--template", "CoreOS", "--network", "guests", "--memory", "much"], "no size"),
     (["--template", "CoreOS", "--network", "guests", "--image", "nothing"], "no disk 'nothing'"),
+    (["--template", "CoreOS", "--network", "guests", "--image", "/root/typo.raw"], "There is no file /root/typo.raw."),
+    (["--template", "CoreOS", "--network", "guests"], "no disk with a system to boot"),
     (["--template", "CoreOS", "--network", "guests", "--configuration", "/nonexistent"], "cannot be read"),
 ])
 def test_called_wrongly(cloud: Cloud, wrong: List[str], said: str) -> None:

@@ -1,7 +1,6 @@
 """A VM with containers, out of a template in one call."""
 
 import json
-import logging
 import re
 import time
 import uuid
@@ -12,6 +11,7 @@ from xscontainer.actions import DONE, drives, registration
 from xscontainer.actions.context import Context
 from xscontainer.errors import ArgumentError, XapiError
 from xscontainer.reach import check
+from xscontainer.settings import Settings
 from xscontainer.xapi import longcall, making, task
 from xscontainer.xapi import vm as xapi_vm
 from xscontainer.xapi.session import Session
@@ -25,13 +25,11 @@ LOOK_FIRST, LOOK_MOST = 0.1, 2.0  # s between two looks for the first list
 # The user of our default configurations.
 DEFAULT_USER = "core"
 
-log = logging.getLogger(__name__)
-
 _BYTES = re.compile(r"[0-9]{1,15}\Z")
 _SMALL = re.compile(r"[0-9]{1,4}\Z")
 
 
-class _Wish(NamedTuple):
+class Wish(NamedTuple):
     """What is asked for, checked. ``memory`` in bytes; 0 (so ``vcpus``): as the template has it."""
 
     name: str
@@ -62,26 +60,34 @@ def create(context: Context, templateuuid: str, name: str, sruuid: str, networku
     """
     from xscontainer.configdrive import placing
 
-    wish = _Wish(name, templateuuid, sruuid, networkuuid, imageuuid, configuration, datasource, username,
-                 _number("memory", memory, _BYTES, 1 << 44), _number("vcpus", vcpus, _SMALL, MOST_VCPUS),
-                 _number("wait", wait, _SMALL, MOST_WAIT))
-    check({keys.USERNAME: username}, {keys.USERNAME: "The argument 'username'"}, context.settings)
+    wish = wished(context.settings, templateuuid, name, sruuid, networkuuid, configuration, imageuuid, username, memory,
+                  vcpus, datasource, wait)
     until = time.monotonic() + DEADLINE
     undo = placing.Undo(context.forwarding)
-    made: Dict[str, Any] = {}
     try:
         with context.forwarding.lease() as session, task.running(session, f"Creating {wish.name}") as progress:
-            made.update(_make(context, session, undo, wish, progress, until))
+            made = _make(context, session, undo, wish, progress, until)
             undo.forget()
             made.update(_published(session, made["vm"], min(wish.wait, until - time.monotonic()), progress))
-    except XapiError as error:
-        # It runs by now, and whoever asked for it has to know which one it is.
-        if not made:
-            raise
-        log.warning("VM %s was created; its task in XAPI was not ended: %s", made["vm"], error)
     finally:
         undo.all()
     return DONE + json.dumps(made)
+
+
+def wished(settings: Settings, templateuuid: str, name: str, sruuid: str, networkuuid: str, configuration: str = "",
+           imageuuid: str = "", username: str = "", memory: str = "", vcpus: str = "", datasource: str = "configdrive",
+           wait: str = "300") -> Wish:
+    """The arguments of :func:`create`, checked as far as that takes no XAPI.
+
+    :raises ArgumentError: what is wrong with them.
+    """
+    wish = Wish(name, templateuuid, sruuid, networkuuid, imageuuid, configuration, datasource, username,
+                _number("memory", memory, _BYTES, 1 << 44), _number("vcpus", vcpus, _SMALL, MOST_VCPUS),
+                _number("wait", wait, _SMALL, MOST_WAIT))
+    check({keys.USERNAME: username}, {keys.USERNAME: "The argument 'username'"}, settings)
+    if configuration:
+        drives.given_template(configuration)
+    return wish
 
 
 def _number(argument: str, text: str, pattern: "Pattern[str]", most: int) -> int:
@@ -90,7 +96,7 @@ def _number(argument: str, text: str, pattern: "Pattern[str]", most: int) -> int
     return int(text or 0)
 
 
-def _make(context: Context, session: Session, undo: Any, wish: _Wish, progress: task.Progress,
+def _make(context: Context, session: Session, undo: Any, wish: Wish, progress: task.Progress,
           until: float) -> "Dict[str, Any]":
     """Up to a VM that runs; what is told of it."""
     from xscontainer.configdrive import placing
@@ -102,13 +108,7 @@ def _make(context: Context, session: Session, undo: Any, wish: _Wish, progress: 
         raise ArgumentError(f"{template['name_label']!r} is no template.")
     sr_ref, network_ref = xapi.SR.get_by_uuid(wish.sr), xapi.network.get_by_uuid(wish.network)
     image_ref = xapi.VDI.get_by_uuid(wish.image) if wish.image else ""
-    has_disk = bool(making.disks_of(session, template_ref))
-    if image_ref and has_disk:
-        raise ArgumentError("The template has a disk of its own, so it takes no image.", "Leave the image out.")
-    if not image_ref and not has_disk:
-        raise ArgumentError(f"The template {template['name_label']!r} has no disk with a system to boot.",
-                            "Give one: --image of 'xscontainer create', the argument imageuuid. The README says where "
-                            "images are.")
+    making.check_bootable(session, template_ref, bool(image_ref))
     configuration = wish.configuration or drives.get_config_drive_default(context, wish.template)[len(DONE):]
 
     progress(0.05, "cloning the template")
@@ -137,7 +137,7 @@ def _make(context: Context, session: Session, undo: Any, wish: _Wish, progress: 
     return {"vm": vm_uuid, "name": wish.name, "config_drive": drive, "host_key": pinned}
 
 
-def _furnish(session: Session, vm_ref: str, wish: _Wish, sr_ref: str, network_ref: str, image_ref: str,
+def _furnish(session: Session, vm_ref: str, wish: Wish, sr_ref: str, network_ref: str, image_ref: str,
              progress: task.Progress, until: float) -> None:
     """Disks, memory, a network."""
     xapi = session.xenapi
@@ -155,7 +155,7 @@ def _furnish(session: Session, vm_ref: str, wish: _Wish, sr_ref: str, network_re
         xapi.VM.set_VCPUs_at_startup(vm_ref, str(wish.vcpus))
 
 
-def _name_user(context: Context, session: Session, vm_ref: str, wish: _Wish) -> None:
+def _name_user(context: Context, session: Session, vm_ref: str, wish: Wish) -> None:
     """Say whom to log in as, where that is not what goes without saying."""
     user = wish.username or ("" if wish.configuration else DEFAULT_USER)
     if user and user != context.settings.ssh.user:
@@ -163,7 +163,7 @@ def _name_user(context: Context, session: Session, vm_ref: str, wish: _Wish) -> 
 
 
 def _published(session: Session, vm_uuid: str, seconds: float, progress: task.Progress) -> "Dict[str, Any]":
-    """As :func:`_shown`; that XAPI does not tell is something to be said as well."""
+    """As :func:`_shown`. The VM runs, and whoever asked for it has to know which one it is, whatever XAPI says now."""
     try:
         progress(0.5, "waiting for the first list")
         return _shown(session, vm_uuid, seconds, progress)

@@ -7,14 +7,15 @@ import os
 import re
 from typing import Any, Dict, Iterator, Optional
 
-from xscontainer import keys
+from xscontainer import calls, keys
+from xscontainer.actions import creating as action
 from xscontainer.cli import calling, finding, progress
 from xscontainer.cli.columns import neutral
 from xscontainer.cli.telling import say
 from xscontainer.errors import ArgumentError, StorageElsewhere, XapiError
 from xscontainer.reach import check
 from xscontainer.settings import Settings
-from xscontainer.xapi import disk
+from xscontainer.xapi import disk, making, storage
 from xscontainer.xapi.session import Session
 
 NOT_LISTED = 3
@@ -23,6 +24,7 @@ NOT_LISTED = 3
 UPLOAD_SECONDS = 1000.0
 SECTOR = 512
 
+_WHERE = "Run this on a host that the storage is attached to."
 _SIZE = re.compile(r"([0-9]{1,12})([KMGT]?)(i?B)?\Z")
 _FACTORS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 # How files begin that are no raw image: (bytes, name).
@@ -41,8 +43,8 @@ def add(commands: Any) -> None:
     parser.add_argument("--network", required=True, metavar="NETWORK", help="name or uuid")
     parser.add_argument("--sr", metavar="SR", help="storage repository, name or uuid (default: the pool's)")
     parser.add_argument("--image", metavar="IMAGE",
-                        help="what it boots: the uuid of a disk, which is copied, or a file with a raw image, which is "
-                             "uploaded")
+                        help="what it boots: a file with a raw image, which is uploaded, or the name or uuid of a "
+                             "disk, which is copied; not for a template that has a disk of its own")
     parser.add_argument("--configuration", metavar="FILE",
                         help="for the config drive (default: the template's); - for standard input")
     parser.add_argument("--datasource", choices=("configdrive", "nocloud"), default="configdrive",
@@ -72,6 +74,10 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
             arguments["configuration"] = finding.configuration(options.configuration)
         more = {"username": options.user, "memory": options.memory, "vcpus": options.vcpus, "wait": options.wait}
         arguments.update({name: value for name, value in more.items() if value is not None})
+        # Here as well: an image may take a quarter of an hour.
+        action.wished(settings, **{name: calls.checked(name, value) for name, value in arguments.items()})
+        template = session.xenapi.VM.get_by_uuid(arguments["templateuuid"])
+        making.check_bootable(session, template, options.image is not None)
         with _image(session, settings, options.image, arguments["sruuid"]) as image:
             if image:
                 arguments["imageuuid"] = image
@@ -82,8 +88,11 @@ def _run(options: argparse.Namespace, settings: Settings) -> int:
 @contextlib.contextmanager
 def _image(session: Session, settings: Settings, image: "Optional[str]", sr_uuid: str) -> "Iterator[str]":
     """The uuid of the disk with the image, "" without one. One that was uploaded goes at the end: copies stay."""
-    if image is None or not os.path.exists(image):
-        yield finding.uuid(session, "VDI", image, "disk") if image is not None else ""
+    if image is None:
+        yield ""
+        return
+    if not os.path.exists(image):
+        yield _disk(session, image)
         return
     vdi = _uploaded(session, settings, image, sr_uuid)
     try:
@@ -92,14 +101,27 @@ def _image(session: Session, settings: Settings, image: "Optional[str]", sr_uuid
         disk.destroy(session, vdi)
 
 
+def _disk(session: Session, image: str) -> str:
+    try:
+        return finding.uuid(session, "VDI", image, "disk")
+    except ArgumentError as error:
+        if "/" in image:
+            raise ArgumentError(f"There is no file {image}.") from error
+        raise
+
+
 def _uploaded(session: Session, settings: Settings, path: str, sr_uuid: str) -> str:
     """The ref of a new disk with a file's content."""
+    sr = session.xenapi.SR.get_by_uuid(sr_uuid)
+    if calling.this_host(session, settings) not in storage.attached_hosts(session, sr):
+        raise StorageElsewhere(f"The storage repository {storage.label(session, sr)} is not attached to this host.",
+                               _WHERE)
     try:
         with open(path, "rb") as stream:
             size = _raw_size(path, stream.read(SECTOR), os.fstat(stream.fileno()).st_size)
             stream.seek(0)
             progress.on_stderr("uploading the image")
-            vdi = disk.create(session, session.xenapi.SR.get_by_uuid(sr_uuid), size, os.path.basename(path))
+            vdi = disk.create(session, sr, size, os.path.basename(path))
             try:
                 uuid = session.xenapi.VDI.get_uuid(vdi)
                 disk.upload(session, settings.xapi.socket, uuid, stream, size, UPLOAD_SECONDS)
@@ -107,7 +129,7 @@ def _uploaded(session: Session, settings: Settings, path: str, sr_uuid: str) -> 
                 disk.destroy(session, vdi)
                 raise
     except StorageElsewhere as error:
-        raise StorageElsewhere(error.message, "Run this on a host that the storage is attached to.") from error
+        raise StorageElsewhere(error.message, _WHERE) from error
     except OSError as error:
         raise ArgumentError(f"{path} cannot be read: {error.strerror or error}.") from error
     return vdi

@@ -61,7 +61,7 @@ def storage(session: Session, wanted: "Optional[str]") -> str:
 def configuration(path: str) -> str:
     """A configuration in a file, or on standard input with "-".
 
-    :raises ArgumentError: it cannot be read, or is too long for a call.
+    :raises ArgumentError: it cannot be read, or is empty, or too long for a call.
     """
     try:
         if path == "-":
@@ -74,6 +74,8 @@ def configuration(path: str) -> str:
         raise ArgumentError(f"{path} cannot be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
         raise ArgumentError(f"{path} is not UTF-8 text.") from error
+    if not text.strip():
+        raise ArgumentError("The configuration is empty.", "'xscontainer drive default' gives one to begin with.")
     if len(content) > MOST_CONFIGURATION:
         raise ArgumentError(f"{path} is longer than {MOST_CONFIGURATION} bytes, which is more than a call takes.")
     return text

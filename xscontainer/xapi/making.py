@@ -34,6 +34,21 @@ def disks_of(session: Session, vm_ref: str) -> "List[str]":
     return [drive.vdi for drive in drives if drive.kind == "Disk" and drive.vdi != NULL_REF]
 
 
+def check_bootable(session: Session, template_ref: str, has_image: bool) -> None:
+    """See that a VM of the template has one disk to boot: the template's, or a copy of an image.
+
+    :raises ArgumentError:
+    """
+    has_disk = bool(disks_of(session, template_ref))
+    if has_image and has_disk:
+        raise ArgumentError("The template has a disk of its own, so it takes no image.", "Leave the image out.")
+    if not has_image and not has_disk:
+        name = session.xenapi.VM.get_name_label(template_ref)
+        raise ArgumentError(f"The template {name!r} has no disk with a system to boot.",
+                            "Give an image: --image of 'xscontainer create', imageuuid of the function. The README "
+                            "says where there are some.")
+
+
 def provision(session: Session, vm_ref: str, sr_uuid: str, without_first: bool, until: float) -> int:
     """Make the disks that the template asks for, and a VM of it.
 

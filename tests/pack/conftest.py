@@ -12,7 +12,7 @@ from rpm.pack.__main__ import Built, build
 from rpm.pack.payload import ROOT
 from rpm.pack.release import TARGETS, Release
 from tests.need import need, need_program
-from tests.pack.dom0 import EPOCH_SECONDS, Dom0
+from tests.pack.dom0 import EPOCH_SECONDS, Dom0, prefix_of
 from xscontainer import __version__
 
 OLDER = "0.0.9"
@@ -42,14 +42,9 @@ def packs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Packs]:
 
 def python_of(version: str) -> str:
     """The prefix of a CPython, as a dom0 has it."""
-    from tests.setup.prepare import look_up
-
-    found = look_up("python" + version)
-    need(found, f"CPython {version} (python{version} on PATH, or from pyenv)")
-    assert found is not None
-    base = subprocess.run([found.path, "-c", "import sys; print(sys.base_prefix)"],
-                          stdout=subprocess.PIPE, timeout=60, check=True)
-    return base.stdout.decode().strip()
+    prefix = prefix_of(version)
+    need(prefix, f"CPython {version} (python{version} on PATH, or from pyenv)")
+    return prefix
 
 
 @pytest.fixture(scope="session")

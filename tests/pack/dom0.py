@@ -18,8 +18,10 @@ import cryptography
 import XenAPI
 
 from rpm.pack import packages
+from rpm.pack.payload import PRIVATE
 from rpm.pack.tools import environment
 from tests.need import need, need_program
+from tests.setup.prepare import look_up
 from tests.waiting import until
 
 EPOCH_SECONDS = 1700000000
@@ -278,11 +280,25 @@ class Dom0:
         log.write_text("")
         return [line for line in told if not line.startswith("is-")]
 
+    def on_disk(self) -> int:
+        """Bytes of what is carried, with what Python compiled of it."""
+        return sum(path.lstat().st_blocks for path in self.path(PRIVATE).rglob("*")) * 512
+
     def installed(self) -> "List[str]":
         """Name and version of what is installed of ours."""
         command = ["rpm", "--root", str(self.root), "-qa", "--qf", "%{NAME} %{VERSION}\\n", "*xscontainer*"]
         told = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=60)
         return sorted(told.stdout.decode().splitlines())
+
+
+def prefix_of(version: str) -> str:
+    """The prefix of a CPython, as a dom0 has it; "" where there is none here."""
+    found = look_up("python" + version)
+    if found is None:
+        return ""
+    base = subprocess.run([found.path, "-c", "import sys; print(sys.base_prefix)"],
+                          stdout=subprocess.PIPE, timeout=60, check=True)
+    return base.stdout.decode().strip()
 
 
 def build_rpm(spec: str, stage: Path, output: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from rpm.pack import __main__ as command
 from rpm.pack import payload, tools
-from rpm.pack.payload import PRIVATE, ROOT
+from rpm.pack.payload import ROOT
 from rpm.pack.release import TARGETS
 from rpm.pack.tools import BuildError
 from tests.need import need_program
@@ -67,11 +67,6 @@ def again(tmp_path_factory: pytest.TempPathFactory) -> Made:
                        PYTHONPATH=ROOT, SOURCE_DATE_EPOCH=str(EPOCH_SECONDS))
 
 
-def installed_megabytes(host: Dom0) -> float:
-    """What lies on the disk of our own, compiled."""
-    return sum(path.lstat().st_blocks for path in host.path(PRIVATE).rglob("*")) * 512 / 1e6
-
-
 def test_make_pack_builds_a_pack_that_installs(made: Made, python36: str) -> None:
     told = re.search(rf"(?m)^(.*/{NAME}\.iso): ([0-9.]+) MB, ([0-9.]+) MB installed, uuid ([0-9a-f-]+), "
                      r"built in \d+ s$", made.output)
@@ -85,7 +80,7 @@ def test_make_pack_builds_a_pack_that_installs(made: Made, python36: str) -> Non
         host.apply(str(made.tree), made.key)
         assert host.path("var/update/applied/" + uuid).exists()
         assert host.run("/usr/bin/xscontainer", "--version").stdout.decode().strip() == __version__
-        compiled = installed_megabytes(host)
+        compiled = host.on_disk() / 1e6
     # README.md says how much it is: by RPM's count, and with what Python compiles.
     said = re.search(r"The ISO has ([0-9.]+) MB, ([0-9.]+)\s+MB\s+are\s+installed, ([0-9.]+)\s+MB",
                      Path(ROOT, "README.md").read_text())

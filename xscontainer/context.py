@@ -1,6 +1,7 @@
 """The world as the plugin's functions see it: in the daemon, and in a process of their own."""
 
 import contextlib
+import socket
 import threading
 from typing import Iterator
 
@@ -13,6 +14,8 @@ from xscontainer.settings import Settings
 from xscontainer.vmrecord import VMRecord
 from xscontainer.xapi import vm as xapi_vm
 from xscontainer.xapi.session import SessionPool
+
+_DAEMON_ANSWERS = 1.0  # s to take a connection
 
 
 class LocalContext:
@@ -44,6 +47,12 @@ class LocalContext:
         finally:
             hang_up(engine)
 
+    def watched(self, vm_uuid: str) -> bool:
+        """The daemon takes calls, as far as a process beside it can tell."""
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(_DAEMON_ANSWERS)
+            return sock.connect_ex(self.settings.daemon.socket) == 0
+
 
 class DaemonContext(LocalContext):
     """In the daemon: what the event stream told, and the standing connections."""
@@ -57,6 +66,12 @@ class DaemonContext(LocalContext):
             return self._registry.monitor(vm_uuid).vm
         except VMNotRegistered:
             return super().vm(vm_uuid)
+
+    def watched(self, vm_uuid: str) -> bool:
+        try:
+            return self._registry.monitor(vm_uuid).alive
+        except VMNotRegistered:
+            return False
 
     @contextlib.contextmanager
     def engine(self, vm_uuid: str) -> "Iterator[Engine]":

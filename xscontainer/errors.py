@@ -158,7 +158,8 @@ class VMNotRunning(VMError):
 
 class VMNotRegistered(VMError):
     code = "VM_NOT_REGISTERED"
-    default_hint = "Switch container management on for it (plugin function 'register')."
+    default_hint = ("Switch container management on for it: 'xscontainer prepare VM' on any host, or the plugin's "
+                    "function 'register'.")
 
 
 class VMElsewhere(VMError):

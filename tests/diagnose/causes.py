@@ -212,7 +212,7 @@ def _no_host_key(make: Any, _stack: Any) -> Scene:
     return scene
 
 
-@cause("KEY_PAIR_INVALID", "key", "the pool's own SSH key is gone or damaged")
+@cause("KEY_PAIR_INVALID", "key", "the pool's own SSH key is gone or damaged, or there is none yet")
 def _no_pool_key(make: Any, _stack: Any) -> Scene:
     scene: Scene = make()
     (pool_ref,) = scene.pool.records("pool")
@@ -481,8 +481,16 @@ def _off(make: Any, _stack: Any) -> Scene:
     return scene
 
 
-@cause("NOT_PUBLISHED", "published", "all works, but nobody publishes: no monitor runs on its host")
+@cause("NOT_PUBLISHED", "published", "all works, but nobody publishes: no monitor runs on its host; a list "
+                                     "that is there is of before")
 def _no_monitor(make: Any, _stack: Any) -> Scene:
+    scene: Scene = make()
+    scene.daemon.close()  # the list that it has published stays
+    return scene
+
+
+@cause("NOT_PUBLISHED", "published", words="is not published")
+def _monitor_without_a_list(make: Any, _stack: Any) -> Scene:
     scene: Scene = make()
     scene.put(PS=None)
     return scene

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import socket
 import time
 from typing import Any, Callable, Dict, Iterator, Optional
 
@@ -36,9 +37,12 @@ class Scene:
         self.pool, self.directory, self.pair = pool, directory, pair
         conf = Settings()
         self.settings = conf._replace(
-            daemon=conf.daemon._replace(inventory=pool.coordinator.inventory_path),
+            daemon=conf.daemon._replace(inventory=pool.coordinator.inventory_path, socket=f"{directory}/daemon"),
             xapi=conf.xapi._replace(socket=pool.coordinator.socket_path),
             address=conf.address._replace(allow_loopback=True))
+        self.daemon = socket.socket(socket.AF_UNIX)
+        self.daemon.bind(self.settings.daemon.socket)
+        self.daemon.listen(16)  # as far as anybody can tell who does not ask it anything
         self.guest: Guest = None  # type: ignore[assignment]
         self.engine: Any = None
         self.ref = ""
@@ -128,6 +132,7 @@ def make_scene(tmp_path_factory: pytest.TempPathFactory, pair: secret.KeyPair) -
             return scene
 
         yield make
+        scene.daemon.close()
         if scene.engine:
             scene.engine.close()
             scene.guest.close()

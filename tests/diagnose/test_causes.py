@@ -86,7 +86,32 @@ def test_the_pin_of_another_vm_is_not_this_ones(scene: Scene) -> None:
     """A clone carries it in; whoever opens the clone removes it, and we do as if that was done."""
     scene.put(HOST_KEY=scene.guest.host_key_base64, OWNER="11111111-2222-4333-8444-555555555555")
     scene.guest.rotate_host_key()
+    found = scene.diagnose()
+    assert found.code == "NOT_PUBLISHED", found  # the list is not this one's either
+
+
+def test_a_clone_is_not_taken_for_its_original(scene: Scene) -> None:
+    """It carries the original's address, pin and list, none of which is its own."""
+    scene.put(ADDRESS=scene.guest.address, OWNER=scene.pool.vm(scene.ref)["uuid"], HOST_KEY=scene.guest.host_key_base64)
     assert scene.diagnose().code == "OK"
+    scene.ref = scene.pool.create_vm("clone", scene.pool.coordinator, networks={},
+                                     other_config=scene.pool.other_config(scene.ref))
+    found = scene.diagnose()
+    assert found.code == "ADDRESS_UNKNOWN", found
+    assert found.facts["published"] is False
+    scene.pool.set_networks(scene.ref, {"0/ip": scene.guest.address})
+    assert scene.diagnose().code == "NOT_PUBLISHED"  # the list that it carries is another VM's
+
+
+def test_no_key_pair_is_made(scene: Scene) -> None:
+    (pool_ref,) = scene.pool.records("pool")
+    for key in (keys.PRIVATE_SECRET, keys.PUBLIC_SECRET):
+        scene.pool.remove_key(pool_ref, key, cls="pool")
+    before = scene.pool.other_config(pool_ref, "pool"), scene.pool.records("secret")
+    found = scene.diagnose()
+    assert (found.code, found.steps[-1].step) == ("KEY_PAIR_INVALID", "key")
+    assert "xscontainer prepare" in found.next
+    assert (scene.pool.other_config(pool_ref, "pool"), scene.pool.records("secret")) == before
 
 
 def test_who_is_not_let_in_is_given_the_key_to_add(scene: Scene) -> None:

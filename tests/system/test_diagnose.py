@@ -10,7 +10,7 @@ from typing import Any, Dict, Iterator, Tuple
 
 import pytest
 
-from tests.system.world import World
+from tests.system.world import World, change
 from tests.waiting import until
 from xscontainer import keys
 
@@ -53,6 +53,16 @@ def test_without_a_monitor() -> None:
         world.start_daemon(1)
         until(lambda: world.right(vm))
         assert ask(world, vm.uuid)["code"] == "OK"
+        world.kill_daemon()
+        change(vm)
+        found = ask(world, vm.uuid)
+        # What is published is of before, and nobody keeps it.
+        assert keys.PS in world.pool.other_config(vm.ref) and not world.right(vm)
+        assert found["code"] == "NOT_PUBLISHED" and found["published"] is False, found
+        assert world.pool.hosts[1].name_label in found["message"] and "systemctl" in found["next"]
+        prepared = world.login("pool-admin").xenapi.host.call_plugin(
+            world.pool.hosts[0].ref, "xscontainer", "prepare", {"vmuuid": vm.uuid})
+        assert json.loads(prepared[4:])["published"] is False
 
 
 def test_from_any_host_and_without_disturbing_the_monitor(world: World) -> None:

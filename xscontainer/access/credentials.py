@@ -46,14 +46,18 @@ class PoolKey:
         self._previous: "Tuple[str, Optional[paramiko.PKey]]" = ("", None)
         self._lock = threading.Lock()
 
-    def private(self) -> "paramiko.PKey":
-        """The private key; the pair is made if the pool has none.
+    def private(self, make: bool = True) -> "paramiko.PKey":
+        """The private key.
 
-        :raises KeyPairError: it is there but unusable.
+        :param make: make the pair if the pool has none.
+        :raises KeyPairError: it is there but unusable, or not there.
         """
         with self._lock:
             pool = self._facts().pool
             uuid = pool.other_config.get(keys.PRIVATE_SECRET, "")
+            if not (make or uuid or self._key or rotation.State.of(pool.other_config).running):
+                raise KeyPairError("The pool has no SSH key pair yet, so no VM can have been prepared for it.",
+                                   "Prepare the VM ('xscontainer prepare'), which makes one.")
             if self._key is None or (uuid and uuid != self._key[0]):
                 pair = self._sessions.run(lambda session: secret.key_pair(
                     session, pool.ref, session.xenapi.pool.get_other_config(pool.ref),

@@ -54,3 +54,7 @@ class Context(Protocol):
         :raises ConnectError, VMError, KeyPairError, EngineError: there is no way to it.
         """
         ...
+
+    def watched(self, vm_uuid: str) -> bool:
+        """Whether somebody keeps the list of this VM, which runs here; without that a list is of any age."""
+        ...

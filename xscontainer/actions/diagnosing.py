@@ -28,8 +28,7 @@ _WAYS_BACK = {"Suspended": "Resume the VM.", "Paused": "Unpause the VM."}
 def diagnose(context: Context, vmuuid: str) -> str:
     """``True`` and a diagnosis as JSON (README, "Diagnose"). That something is wrong with the VM is a result.
 
-    Connects once beside whatever stands; pins and changes nothing. Where the pool has no key pair yet,
-    one is made.
+    Connects once beside whatever stands; pins, makes and changes nothing.
 
     :raises XapiError: XAPI does not answer, or knows no such VM.
     """
@@ -49,8 +48,8 @@ def diagnose(context: Context, vmuuid: str) -> str:
 
 
 def _record(context: Context, vm_uuid: str) -> VMRecord:
-    # What events told may be behind.
-    return context.sessions.run(lambda session: xapi_vm.record(session, vm_uuid))
+    """As a monitor would take it: a clone's without what is its original's. What events told may be behind."""
+    return context.sessions.run(lambda session: xapi_vm.own_part(session, xapi_vm.record(session, vm_uuid)))
 
 
 def _walk(context: Context, vm: VMRecord, trace: Trace) -> str:
@@ -81,7 +80,7 @@ def _walk(context: Context, vm: VMRecord, trace: Trace) -> str:
         connection = probe.over_tls(tls.Target(where, reach.port, reach.name, vm.uuid), found, settings.ssh,
                                     settings.engine, trace)
     else:
-        private_key = access.pool_key.private()
+        private_key = access.pool_key.private(make=False)
         trace.done("key", "the pool's key pair is there")
         connection = probe.over_ssh(ssh_target(vm, reach, where), private_key, settings.ssh, settings.engine, trace,
                                     access.pool_key.previous())
@@ -102,9 +101,14 @@ def _shown(context: Context, vm: VMRecord, trace: Trace) -> None:
         raise VMNotRegistered(f"All works, but container management is off for the VM {vm.label}.")
     trace.done("registered")
     ends = min(time.monotonic() + GRACE, trace.deadline + 1.0)
-    while not vm.published:
+    while not (vm.published and context.watched(vm.uuid)):
         if time.monotonic() > ends:
-            raise NotPublished(f"All works, but the list of the VM {vm.label} is not published.")
+            trace.facts["published"] = False
+            if context.watched(vm.uuid):
+                raise NotPublished(f"All works, but the list of the VM {vm.label} is not published.")
+            host = context.sessions.run(lambda session: session.xenapi.host.get_name_label(context.this_host_ref()))
+            raise NotPublished(f"All works, but nobody keeps the list of the VM {vm.label}: xscontainer-monitor does "
+                               f"not run on {host}, the VM's host, or does not know the VM yet.")
         time.sleep(0.1)
         vm = _record(context, vm.uuid)
     trace.facts["published"] = keys.PS in vm.other_config

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 # s in which the monitor has to publish the first list.
 PUBLISHED_WITHIN = 20.0
+WATCHED_WITHIN = 3.0  # s in which there must be a monitor; what is published without one is of any age
 LOOK = 0.05  # s between two looks for it
 MOST_WAIT = 1800  # s
 USUAL_WAIT = 600.0  # s for somebody to run the script on the CD
@@ -124,7 +125,7 @@ def prepared(context: Context, vm: VMRecord, wishes: "Dict[str, str]", fingerpri
                 inside.close()
             told = _registered(context, with_changes, found, wait, offering, progress)
             progress(0.9, "waiting for the first list")
-            return dict(told, published=_published(session, vm, progress))
+            return dict(told, published=_published(context, session, vm, progress))
 
 
 def _registered(context: Context, vm: VMRecord, found: Found, wait: float, offering: "Optional[Offering]",
@@ -238,13 +239,16 @@ def _write(session: Session, vm: VMRecord, changes: "Dict[str, str]") -> None:
     secret.forget_certificates(session, replaced, vm.uuid)
 
 
-def _published(session: Session, vm: VMRecord, progress: task.Progress) -> bool:
+def _published(context: Context, session: Session, vm: VMRecord, progress: task.Progress) -> bool:
     """Whether the monitor of this host shows a list, now or soon."""
-    deadline = time.monotonic() + PUBLISHED_WITHIN
+    began = time.monotonic()
     with contextlib.suppress(CalledOff):  # all is done, but for this
-        while time.monotonic() < deadline:
+        while time.monotonic() < began + PUBLISHED_WITHIN:
             if keys.PS in session.xenapi.VM.get_other_config(vm.ref):
-                return True
+                if context.watched(vm.uuid):
+                    return True
+                if time.monotonic() > began + WATCHED_WITHIN:
+                    return False
             progress.check()
             time.sleep(LOOK)
     return False

@@ -77,16 +77,24 @@ def adopt(session: Session, vm: VMRecord) -> VMRecord:
     now = VMRecord.from_snapshot(vm.ref, session.xenapi.VM.get_record(vm.ref), vm.networks)
     if now.is_owner:
         return now
-    config = dict(now.other_config)
-    address = (keys.ADDRESS,) if _address_of_owner(session, config) else ()
-    for key in (*keys.PUBLISHED, keys.HOST_KEY, *address):
-        if key in config:
+    own = own_part(session, now)
+    for key in now.other_config:
+        if key not in own.other_config:
             remove_key(session, vm.ref, key)
-            del config[key]
     # Last: from here on what is there passes for the VM's own.
     put(session, now, {keys.OWNER: vm.uuid})
-    config[keys.OWNER] = vm.uuid
-    return now._replace(other_config=config)
+    return own
+
+
+def own_part(session: Session, vm: VMRecord) -> VMRecord:
+    """The record as :func:`adopt` would leave it; nothing is written."""
+    if vm.is_owner:
+        return vm
+    carried = {*keys.PUBLISHED, keys.HOST_KEY}
+    if _address_of_owner(session, vm.other_config):
+        carried.add(keys.ADDRESS)
+    config = {key: value for key, value in vm.other_config.items() if key not in carried}
+    return vm._replace(other_config={**config, keys.OWNER: vm.uuid})
 
 
 def _address_of_owner(session: Session, config: "Mapping[str, str]") -> bool:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xscontainer.engineevent import EngineEvent
-from xscontainer.pacing import Awaited, Backoff, CPUShare, Pacer
+from xscontainer.pacing import Awaited, Backoff, CPUShare, Pacer, spread
 from xscontainer.settings import PublishSettings
 
 
@@ -72,6 +72,11 @@ def test_what_costs_little_never_waits() -> None:
         assert share.delay(now) == 0.0
         share.spend(0.005, now)
         now += 0.1
+
+
+def test_hosts_that_began_together_drift_apart() -> None:
+    times = [spread(300.0) for _ in range(100)]
+    assert max(times) - min(times) > 30.0 and 240.0 <= min(times) and max(times) <= 360.0
 
 
 def test_an_interval_of_nothing() -> None:

@@ -24,6 +24,7 @@ from xscontainer.certificates import renewal
 from xscontainer.context import DaemonContext, forwarding_pool
 from xscontainer.errors import SettingsError, XSContainerError
 from xscontainer.monitor import Monitor, Opener
+from xscontainer.pacing import spread
 from xscontainer.publish import Publication, wipe
 from xscontainer.registry import Host, Registry, start_thread
 from xscontainer.server import Server
@@ -138,7 +139,7 @@ class Daemon:
 
     def _stand_guard(self, stop: Stop, heap: Heap) -> int:
         interval = systemd.watchdog_interval() or HEALTH_INTERVAL
-        resync_at = time.monotonic() + self._settings.monitor.resync_interval
+        resync_at = time.monotonic() + spread(self._settings.monitor.resync_interval)
         while not stop.wait(interval):
             dead = [thread.name for thread in self._threads if not thread.is_alive()]
             if dead or time.monotonic() - self._registry.turned_at > STUCK_AFTER:
@@ -148,7 +149,7 @@ class Daemon:
             heap.give_back()
             systemd.notify("WATCHDOG=1", f"STATUS=monitoring {len(self._registry.records())} VMs")
             if time.monotonic() >= resync_at:
-                resync_at = time.monotonic() + self._settings.monitor.resync_interval
+                resync_at = time.monotonic() + spread(self._settings.monitor.resync_interval)
                 self._watch.resync()
         return 0
 

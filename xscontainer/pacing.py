@@ -10,6 +10,11 @@ from xscontainer.engineevent import EngineEvent
 from xscontainer.model import Container
 
 
+def spread(seconds: float) -> float:
+    """About so many: hosts of a pool that were started together must not ask its coordinator together for ever."""
+    return seconds * random.uniform(0.8, 1.2)
+
+
 class Pacer:
     """How soon the next write may happen: a few at once, then one each interval.
 
@@ -79,7 +84,7 @@ class Backoff:
     STEADY = 2.0
 
     def __init__(self, shortest: float, longest: float,
-                 jitter: "Callable[[], float]" = lambda: random.uniform(0.8, 1.2)) -> None:
+                 jitter: "Callable[[], float]" = lambda: spread(1.0)) -> None:
         self._shortest = shortest
         self._longest = longest
         self._jitter = jitter

@@ -14,7 +14,7 @@ from typing import Callable, Dict, Iterable, List, Mapping, Optional
 
 from xscontainer import keys
 from xscontainer.errors import ObjectGone, XapiUnavailable
-from xscontainer.vmrecord import VMRecord
+from xscontainer.vmrecord import VMRecord, digest
 from xscontainer.xapi import vm as xapi_vm
 from xscontainer.xapi.session import Session, SessionPool
 
@@ -32,9 +32,9 @@ _WRITTEN = (keys.OWNER,) + keys.PUBLISHED
 class _Key:
     """One key of one VM, between us and XAPI.
 
-    :ivar held: what XAPI holds as far as we know; None: nothing.
+    :ivar held: (a digest of) what XAPI holds as far as we know; None: nothing.
     :ivar sure: False while that is in doubt: a write of ours began and was not confirmed.
-    :ivar seen: what the event stream showed last; None: nothing.
+    :ivar seen: the same of what the event stream showed last.
     :ivar settled_at: from when on a difference between the two is somebody else's doing.
     :ivar repairs: how often that was set right of late.
     """
@@ -84,7 +84,7 @@ class Publication:
                 self._keys = _keys_of(vm)
             self._vm = vm
             for name, key in self._keys.items():
-                key.seen = vm.other_config.get(name)
+                key.seen = _digest(vm.other_config.get(name))
 
     def settle(self) -> Optional[float]:
         """Write again what somebody else changed, or what could not be written.
@@ -164,7 +164,7 @@ class Publication:
             if self._closed:
                 return []
             return [name for name in _WRITTEN
-                    if not self._keys[name].sure or self._keys[name].held != self._wanted.get(name)]
+                    if not self._keys[name].sure or self._keys[name].held != _digest(self._wanted.get(name))]
 
     def _write_changes(self, session: Session) -> None:
         for name in self._changes():
@@ -178,13 +178,17 @@ class Publication:
                     xapi_vm.remove_key(session, ref, name)
                 else:
                     xapi_vm.put_key(session, ref, name, wanted, present)
-                key.held, key.sure = wanted, True
+                key.held, key.sure = _digest(wanted), True
             finally:
                 key.settled_at = self._clock() + SETTLED_AFTER * 2 ** key.repairs
 
 
 def _keys_of(vm: VMRecord) -> "Dict[str, _Key]":
-    return {name: _Key(vm.other_config.get(name)) for name in _WRITTEN}
+    return {name: _Key(_digest(vm.other_config.get(name))) for name in _WRITTEN}
+
+
+def _digest(text: Optional[str]) -> Optional[str]:
+    return None if text is None else digest(text)
 
 
 def wipe(sessions: SessionPool, vm: VMRecord, published: "Optional[Iterable[str]]" = None) -> None:

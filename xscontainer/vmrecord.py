@@ -4,6 +4,7 @@ Both are built from event snapshots, which hold a VM's whole record; only what
 is used is kept, so that a pool of thousands of VMs stays small in memory.
 """
 
+import hashlib
 import re
 from typing import Any, Dict, Mapping, NamedTuple, Optional
 
@@ -13,6 +14,17 @@ NULL_REF = "OpaqueRef:NULL"
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")  # as XAPI writes them
 
 _KEPT_PREFIX = "xscontainer-"
+_DIGEST_CHARS = 33
+
+
+def digest(text: str) -> str:
+    """What stands for a long text where it is only compared; of a digest, and of a short text, the same again.
+
+    It begins with a character that no text in XAPI holds: nobody can store one to pass for the text.
+    """
+    if len(text) <= _DIGEST_CHARS:
+        return text
+    return "\0" + hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 class VMRecord(NamedTuple):
@@ -51,6 +63,11 @@ class VMRecord(NamedTuple):
             networks=networks or {},
         )
 
+    def abridged(self) -> "VMRecord":
+        """The same with digests of what is published: enough for whoever published it, or only has to remove it."""
+        return self._replace(other_config={
+            key: digest(value) if key in keys.PUBLISHED else value for key, value in self.other_config.items()})
+
     @property
     def label(self) -> str:
         """How log lines and messages name it: people know the name, programs the uuid."""
@@ -58,7 +75,7 @@ class VMRecord(NamedTuple):
 
     @property
     def published(self) -> Dict[str, str]:
-        """What clients are shown of it now."""
+        """What clients are shown of it now; digests in an abridged one."""
         return {key: self.other_config[key] for key in keys.PUBLISHED if key in self.other_config}
 
     @property

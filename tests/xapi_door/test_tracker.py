@@ -1,12 +1,13 @@
 """The rules of the event stream, without a stream: what XAPI tells is folded, late, incomplete."""
 
+import tracemalloc
 from typing import Any, Dict, List, Optional
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xscontainer.vmrecord import NULL_REF, VMRecord
+from xscontainer.vmrecord import NULL_REF, VMRecord, digest
 from xscontainer.xapi.events import Batch, ResyncNeeded, Tracker
 
 HERE = "OpaqueRef:here"
@@ -48,6 +49,31 @@ def told(batch: Batch) -> Dict[str, Optional[VMRecord]]:
 def test_the_first_answer_is_everything() -> None:
     batch = Tracker().restart(result(vm("a", "add"), vm("b", "add"), count=2))
     assert batch.full and set(told(batch)) == {"uuid-a", "uuid-b"}
+
+
+def test_a_vm_of_another_host_takes_little_memory() -> None:
+    """Every host hears of every VM of the pool, with its whole list."""
+    def listed(number: int) -> Dict[str, Any]:
+        return vm(f"r{number}", "add", uuid=f"u{number}", other_config={
+            "xscontainer-monitor": "True", "docker_ps": f"{number}" * 20000, "docker_info": f"{number}" * 2000})
+
+    tracker = Tracker()
+    tracker.restart(result(listed(0)))
+    tracemalloc.start()
+    try:
+        tracker.restart(result(*map(listed, range(100))))
+        assert tracemalloc.get_traced_memory()[0] / 100 < 4000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_list_that_changes_is_a_change() -> None:
+    tracker = Tracker()
+    tracker.restart(result(vm("a", "add", other_config={"docker_ps": "x" * 1000})))
+    assert tracker.feed(result(vm("a", other_config={"docker_ps": "x" * 1000}))).changes == []
+    assert set(told(tracker.feed(result(vm("a", other_config={"docker_ps": "x" * 999 + "y"}))))) == {"uuid-a"}
+    (found,) = told(tracker.feed(result(vm("a", other_config={"docker_ps": "z" * 1000})))).values()
+    assert found and found.published == {"docker_ps": digest("z" * 1000)}
 
 
 def test_only_what_is_used_of_a_record_counts_as_a_change() -> None:

@@ -91,7 +91,8 @@ class Tracker:
                 del self._vms[ref]
                 gone.append(known.uuid)
             return
-        vm = VMRecord.from_snapshot(ref, event["snapshot"])
+        # Every host hears of every VM, and holds them all: their lists are most of what that takes.
+        vm = VMRecord.from_snapshot(ref, event["snapshot"]).abridged()
         if known and known.guest_metrics != vm.guest_metrics:
             self._vm_of.pop(known.guest_metrics, None)
         if vm.is_guest:

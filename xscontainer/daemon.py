@@ -188,6 +188,8 @@ class Daemon:
             log.warning("the pool's TLS certificates were not renewed: %s", exc)
 
     def _deliver(self, batch: Batch) -> None:
+        if batch.host_addresses:
+            self._access.update(self._access.facts._replace(host_addresses=batch.host_addresses))
         if batch.pool:
             facts = self._access.facts._replace(pool=batch.pool)
             self._access.update(facts)

@@ -279,6 +279,23 @@ def test_a_registry_that_is_stuck_ends_the_service(pool: Pool, monkeypatch: pyte
     assert "stuck" in caplog.text
 
 
+def test_an_address_that_a_host_gets_is_forbidden_at_once(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest may report it the moment after."""
+    monkeypatch.setattr(threading, "stack_size", lambda _size: 0)
+    made = Daemon(settings.load(write_settings(pool, xapi={"event_timeout": 1})).settings)
+    stop = threading.Event()
+    thread = threading.Thread(target=made.run, args=(stop,))
+    thread.start()
+    try:
+        until(lambda: made._host.ref == pool.hosts[0].ref)
+        pool.set_field("host", pool.hosts[1].ref, "address", "10.9.8.7")
+        until(lambda: "10.9.8.7" in made._access.facts.host_addresses)
+    finally:
+        stop.set()
+        thread.join(20)
+    assert not thread.is_alive()
+
+
 def test_a_coordinator_that_changes_is_noticed(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threading, "stack_size", lambda _size: 0)
     made = Daemon(settings.load(write_settings(pool, 1, xapi={"event_timeout": 1})).settings)

@@ -76,6 +76,18 @@ def test_a_list_that_changes_is_a_change() -> None:
     assert found and found.published == {"docker_ps": digest("z" * 1000)}
 
 
+def test_the_addresses_of_hosts_are_told_when_they_change() -> None:
+    tracker = Tracker()
+    batch = tracker.restart(result(event("host", "add", "h", {"address": "10.0.0.1"}),
+                                   event("pif", "add", "p", {"IP": "10.0.0.1", "IPv6": ["2001:DB8::1/64", ""]})))
+    assert batch.host_addresses == frozenset(("10.0.0.1", "2001:db8::1"))
+    # A host's record changes with each VM that it starts.
+    assert tracker.feed(result(event("host", "mod", "h", {"address": "10.0.0.1"}))).host_addresses is None
+    assert tracker.feed(result(event("pif", "mod", "p", {"IP": "10.0.0.2", "IPv6": []}))).host_addresses == frozenset((
+        "10.0.0.1", "10.0.0.2"))
+    assert tracker.feed(result(event("host", "del", "h"))).host_addresses == frozenset(("10.0.0.2",))
+
+
 def test_only_what_is_used_of_a_record_counts_as_a_change() -> None:
     tracker = Tracker()
     tracker.restart(result(vm("a", "add")))

@@ -7,7 +7,7 @@ from xscontainer.xapi.session import Session
 
 
 class Facts(NamedTuple):
-    """Read at each subscription.
+    """Read at each subscription; the event stream tells what changes.
 
     :ivar this_host: its ref.
     """

@@ -7,14 +7,15 @@ is the thin loop that polls, and starts again from nothing after any trouble.
 
 import random
 import threading
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Set
+from typing import Any, Callable, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Set
 
 from xscontainer.errors import XapiUnavailable
 from xscontainer.vmrecord import VMChange, VMRecord
-from xscontainer.xapi.pool import PoolRecord
+from xscontainer.xapi.pool import PoolRecord, addresses_of
 from xscontainer.xapi.session import Session
 
-CLASSES = ["vm", "vm_guest_metrics", "pool"]
+# A host's signs of life are in another class: these change when something does.
+CLASSES = ["vm", "vm_guest_metrics", "pool", "host", "pif"]
 
 # Between two attempts to reach xapi, seconds. It is local and cheap to ask, and
 # everything waits for it, so the wait stays short however long it is away.
@@ -32,6 +33,7 @@ class Batch(NamedTuple):
     changes: List[VMChange]
     pool: Optional[PoolRecord]  # only when it changed
     full: bool
+    host_addresses: Optional[FrozenSet[str]] = None  # of all hosts of the pool; the same
 
 
 class Tracker:
@@ -46,6 +48,7 @@ class Tracker:
         self._networks: Dict[str, Dict[str, str]] = {}  # by ref of the guest metrics
         self._vm_of: Dict[str, str] = {}  # ref of the guest metrics -> ref of the VM
         self._pool: Optional[PoolRecord] = None
+        self._addresses: Dict[str, FrozenSet[str]] = {}  # by ref of the host or PIF
         self._miscounted = False
 
     def restart(self, result: "Dict[str, Any]") -> Batch:
@@ -54,7 +57,7 @@ class Tracker:
         self._clear()
         batch = self.feed(result)
         gone = [VMChange(uuid, None) for uuid in sorted(before - self._named)]
-        return Batch(batch.changes + gone, batch.pool, True)
+        return batch._replace(changes=batch.changes + gone, full=True)
 
     def feed(self, result: "Dict[str, Any]") -> Batch:
         """An answer of event.from.
@@ -65,6 +68,7 @@ class Tracker:
         touched: Set[str] = set()
         gone: List[str] = []
         pool = self._pool
+        addresses = dict(self._addresses)
         for event in result["events"]:
             name, ref = event["class"], event["ref"]
             if name == "vm":
@@ -73,13 +77,16 @@ class Tracker:
                 self._metrics_event(event, touched)
             elif name == "pool" and event["operation"] != "del":
                 pool = PoolRecord.from_snapshot(ref, event["snapshot"])
+            elif name in ("host", "pif"):
+                addresses[ref] = addresses_of({} if event["operation"] == "del" else event["snapshot"])
         changes = [VMChange(uuid, None) for uuid in gone] + self._changes(touched)
         self._count(result)
         changed_pool = pool if pool != self._pool else None
-        self._pool = pool
+        before, after = (frozenset().union(*known.values()) for known in (self._addresses, addresses))
+        self._pool, self._addresses = pool, addresses
         # Last: what an error keeps from the listener is told after the restart that follows it.
         self._named = {vm.uuid for vm in self._vms.values()}
-        return Batch(changes, changed_pool, False)
+        return Batch(changes, changed_pool, False, after if after != before else None)
 
     def _vm_event(self, event: "Dict[str, Any]", touched: "Set[str]", gone: "List[str]") -> None:
         ref = event["ref"]
@@ -201,7 +208,7 @@ class Watch:
             result = _poll(self._session, CLASSES, token, 0.0 if first else self._timeout)
             batch = self._tracker.restart(result) if first else self._tracker.feed(result)
             token = result["token"]
-            if batch.full or batch.changes or batch.pool:
+            if batch.full or batch.changes or batch.pool or batch.host_addresses:
                 self._deliver(batch)
 
     def _disconnect(self) -> None:

@@ -49,10 +49,13 @@ def claim(session: Session, pool_ref: str, key: str, value: str) -> bool:
 
 def host_addresses(session: Session) -> "FrozenSet[str]":
     """Every IP address of every host of the pool, in canonical form: no guest is ever reached at one of these."""
-    texts = [host["address"] for host in session.xenapi.host.get_all_records().values()]
-    for pif in session.xenapi.PIF.get_all_records().values():
-        texts.append(pif["IP"])
-        texts.extend(pif["IPv6"])
+    records = (*session.xenapi.host.get_all_records().values(), *session.xenapi.PIF.get_all_records().values())
+    return frozenset().union(*map(addresses_of, records))
+
+
+def addresses_of(record: "Mapping[str, Any]") -> "FrozenSet[str]":
+    """Those in the record of a host or of a PIF, in canonical form."""
+    texts = (record.get("address", ""), record.get("IP", ""), *record.get("IPv6", ()))
     return frozenset(filter(None, map(_canonical, texts)))
 
 

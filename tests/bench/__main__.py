@@ -3,12 +3,12 @@
 import argparse
 import sys
 
-from tests.bench import measure, packing, preparing
+from tests.bench import drives, measure, packing, preparing
 from tests.bench.figures import Report
 
 
 def main() -> int:
-    measurements = {name[len("measure_"):]: function for module in (measure, preparing, packing)
+    measurements = {name[len("measure_"):]: function for module in (measure, preparing, packing, drives)
                     for name, function in vars(module).items() if name.startswith("measure_")}
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {' '.join(measurements)}")

@@ -22,6 +22,11 @@ try {
   const vmRef = await xapi.call('VM.clone', template.$ref, 'from XO')
   await xapi.call('VM.set_is_a_template', vmRef, false)
   const vm = await xapi.barrier(vmRef)
+  await xapi.call('VBD.create', {
+    VM: vmRef, VDI: await xapi.call('VDI.clone', xapi.getObject(given.image).$ref, {}), userdevice: '0', bootable: true,
+    mode: 'RW', type: 'Disk', unpluggable: false, empty: false, other_config: {}, qos_algorithm_type: '',
+    qos_algorithm_params: {},
+  })
   await xapi.call('VIF.create', {
     VM: vmRef, network: xapi.getObject(given.network).$ref, device: '0', MAC: '', MTU: '1500', other_config: {},
     qos_algorithm_type: '', qos_algorithm_params: {},

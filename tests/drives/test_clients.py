@@ -9,7 +9,7 @@ import pytest
 import XenAPI
 
 from tests.clients import node_packages
-from tests.drives.cloud import Cloud
+from tests.drives.cloud import SYSTEM, Cloud
 from tests.drives.test_create import ROOT, emptied, templates  # noqa: F401 - emptied is a fixture
 from tests.need import need_program
 from tests.system.conftest import _leaves_nothing_behind  # noqa: F401 - one world serves several tests
@@ -40,12 +40,15 @@ def client(cloud: Cloud) -> Iterator[Any]:
     made("close")()
 
 
-def listed(cloud: Cloud, vm: str) -> None:
-    """The VM booted what its drive says, and its container is shown, found by the key that was pinned before."""
+def listed(cloud: Cloud, vm: str, given_key: bool = False) -> None:
+    """The VM booted what its drive says, and its container is shown.
+
+    :param given_key: it was found by the key that was pinned before; else by its own, for its disk may have run before.
+    """
     cloud.wait(lambda: keys.PS in cloud.pool.other_config(vm), "the list")
     config = cloud.pool.other_config(vm)
     assert "hello" in config[keys.PS] and config[keys.MONITOR] == "True"
-    assert cloud.wanted[vm].private and keys.HOST_KEY in config
+    assert bool(cloud.wanted[vm].private) == given_key and keys.HOST_KEY in config
 
 
 def test_xencenters_new_vm_wizard(cloud: Cloud, client: Any) -> None:
@@ -65,6 +68,8 @@ def test_xencenters_new_vm_wizard(cloud: Cloud, client: Any) -> None:
     xapi.VM.remove_from_other_config(vm, "disks")
     xapi.VM.add_to_other_config(vm, "disks", disks)
     xapi.VM.provision(vm)
+    with open(cloud.pool.disk_path(cloud.disks(vm)[0]["VDI"]), "r+b") as stream:
+        stream.write(SYSTEM)  # as its user installs one
     # The wizard's text box ends lines as Windows does, and XML-RPC makes one newline of them.
     edited = text.replace("\n", "\r\n")
     vdi = plugin("create_config_drive", vmuuid=xapi.VM.get_uuid(vm), sruuid=xapi.SR.get_uuid(pool["default_SR"]),
@@ -91,7 +96,7 @@ def test_xen_orchestras_new_vm(cloud: Cloud, configuration: Any) -> None:
     library = str(node_packages() / "node_modules" / "xen-api" / "index.mjs")
     script = str(Path(__file__).parent / "orchestra.mjs")
     given = {"template": cloud.uuid("VM", cloud.coreos),  # type: ignore[attr-defined]
-             "sr": cloud.uuid("SR", cloud.storage["Local storage on host2"]),
+             "image": cloud.uuid("VDI", cloud.image), "sr": cloud.uuid("SR", cloud.storage["Local storage on host2"]),
              "network": cloud.uuid("network", cloud.network)}
     if configuration:
         given["configuration"] = configuration
@@ -103,13 +108,14 @@ def test_xen_orchestras_new_vm(cloud: Cloud, configuration: Any) -> None:
     assert told["fallback"].encode() == (ROOT / "guest-config" / "ignition" / "flatcar.ign").read_bytes()
     assert told["back"] == (configuration or told["fallback"])
     assert cloud.pool.uuid_to_ref(told["vdi"], "VDI") == told["vdiRef"]
-    listed(cloud, cloud.pool.uuid_to_ref(told["vm"]))
+    listed(cloud, cloud.pool.uuid_to_ref(told["vm"]), given_key=configuration is not None)
 
 
 def test_xe_sends_newlines_as_words(cloud: Cloud, client: Any) -> None:
     """xe host-call-plugin host-uuid=... plugin=xscontainer fn=create_config_drive args:configuration=... and so on."""
     host, = (ref for ref in client.xenapi.host.get_all() if ref == cloud.pool.hosts[1].ref)
     vm = cloud.pool.create_vm("from xe", power_state="Halted")
+    cloud.pool.add_drive(vm, cloud.add_image(), userdevice="0")
     answer = client.xenapi.host.call_plugin(host, "xscontainer", "create_config_drive", {
         "vmuuid": cloud.uuid("VM", vm), "sruuid": cloud.uuid("SR", cloud.storage["Shared storage"]),
         "configuration": "#cloud-config%BR%hostname: %XSVMNAMETOHOSTNAME%%BR%users:%BR%  - name: core%BR%"})

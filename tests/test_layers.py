@@ -20,7 +20,7 @@ PACKAGE = "xscontainer"
 LAYERS: List[FrozenSet[str]] = [
     frozenset(
         "errors keys harmless model engineevent xmlform vmrecord eligibility policy settings addresses cloudconfig "
-        "reach diagnosis calls pacing fingerprint".split()
+        "reach diagnosis calls pacing fingerprint documents".split()
     ),  # L0 words
     frozenset("xapi engine systemd names hostlock".split()),  # L1 doors
     frozenset("access publish configdrive certificates".split()),  # L2 joins

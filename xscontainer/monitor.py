@@ -5,15 +5,15 @@ tells it of changes and stops it.
 """
 
 import copy
-import json
 import logging
 import threading
 import time
-from typing import Callable, Dict, NamedTuple, Optional, Tuple
+from typing import Callable, NamedTuple, Optional, Tuple
 
-from xscontainer import addresses, keys, xmlform
+from xscontainer import addresses, keys
 from xscontainer.access import hang_up, remembered_of
 from xscontainer.certificates import renewal
+from xscontainer.documents import Documents
 from xscontainer.engine.api import Engine
 from xscontainer.engine.connection import End
 from xscontainer.engine.events import EventStream
@@ -29,7 +29,7 @@ from xscontainer.errors import (
     XapiError,
     XSContainerError,
 )
-from xscontainer.model import Container, EngineInfo, EngineVersion, containers_from_api
+from xscontainer.model import Container
 from xscontainer.pacing import Awaited, Backoff, CPUShare, Pacer
 from xscontainer.publish import Publication
 from xscontainer.reach import Reach, Remembered
@@ -89,15 +89,13 @@ class Monitor:
         self._lists = Pacer(_LISTS_AT_ONCE, _LIST_INTERVAL)
         self._cpu = CPUShare(_CPU_SHARE, _CPU_AT_ONCE)
         self._cpu_used = 0.0  # by the thread until it last rested, seconds
-        self._shortened: Tuple[object, ...] = ()  # by how much the list was, when it was last told
         self._remembered = Remembered()
         self._engine: Optional[Engine] = None
         self._engine_of: Tuple[object, ...] = ()
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._woken = threading.Event()
-        self._documents: Dict[str, str] = {}
-        self._info: Optional[Tuple[EngineVersion, EngineInfo]] = None
+        self._documents = Documents(settings.publish)
         self._last_error: Optional[XSContainerError] = None
         self._thread = threading.Thread(target=self._run, name=f"monitor-{vm.uuid[:8]}", daemon=True)
 
@@ -196,18 +194,12 @@ class Monitor:
         wait = self._backoff.fail(now)
         stale_in = self._settings.publish.stale_after - self._backoff.outage(now)
         if stale_in <= 0 or not isinstance(error, _PASSING):
-            self._show_failure(error)
+            self._documents.failure(error)
+            self._publish()
         else:
             # Awake in time to say so, should it last.
             wait = min(wait, max(0.01, stale_in))
         self._wait(wait)
-
-    def _show_failure(self, error: XSContainerError) -> None:
-        """A list nobody can vouch for is worse than none: show why there is none."""
-        self._info = None
-        self._documents = {keys.STATUS: json.dumps(
-            {"code": error.code, "message": _bounded(str(error))}, ensure_ascii=False)}
-        self._publish()
 
     def _wait(self, seconds: float) -> None:
         """Until ``seconds`` have passed or the VM changed; but changes, too, can be many."""
@@ -303,24 +295,16 @@ class Monitor:
         self._stopped.wait(self._cpu.delay(self._clock()))
 
     def _list(self, engine: Engine) -> "Tuple[Container, ...]":
-        publish = self._settings.publish
-        found = containers_from_api(engine.containers(), publish.max_containers)
-        document = xmlform.docker_ps(found.containers, publish.max_bytes, found.left_out)
-        before, self._shortened = self._shortened, (document.left_out, document.dropped)
-        if self._shortened != before and (document.left_out or document.dropped):
+        before = self._documents.shortened
+        found = self._documents.list(engine.containers())
+        left_out, dropped = self._documents.shortened
+        if self._documents.shortened != before and (left_out or dropped):
             log.info("VM %s: its list is shortened: %d containers and the fields %s are left out",
-                     self._vm.label, document.left_out, ", ".join(document.dropped) or "none")
-        self._documents.pop(keys.STATUS, None)
-        self._documents[keys.PS] = document.text
-        return found.containers
+                     self._vm.label, left_out, ", ".join(dropped) or "none")
+        return found
 
     def _refresh_info(self, engine: Engine) -> None:
-        version = EngineVersion.from_api(engine.version())
-        info = EngineInfo.from_api(engine.info())
-        if self._info is None or (version, info.stable_key()) != (self._info[0], self._info[1].stable_key()):
-            self._info = (version, info)
-            self._documents[keys.INFO] = xmlform.docker_info(info)
-            self._documents[keys.VERSION] = xmlform.docker_version(version)
+        self._documents.facts(engine.version(), engine.info())
         self._look_at_ends(engine.connection.ends())
 
     def _look_at_ends(self, ends: "Tuple[End, ...]") -> None:
@@ -333,7 +317,7 @@ class Monitor:
 
     def _publish(self) -> None:
         try:
-            written = self.publication.show(self._documents)
+            written = self.publication.show(self._documents.texts)
         except XapiError as exc:
             # The engine is fine; the caretaker writes it as soon as XAPI takes it.
             log.warning("VM %s: %s", self._vm.label, exc)
@@ -348,10 +332,3 @@ def _reach_facts(vm: VMRecord) -> Tuple[object, ...]:
     config = {key: value for key, value in vm.other_config.items()
               if key not in keys.PUBLISHED and key not in (keys.OWNER, keys.TLS_WARNED)}
     return (vm.networks, vm.domid, vm.guest_metrics, vm.power_state, config)
-
-
-def _bounded(text: str) -> str:
-    """Error texts quote guests; XAPI takes no control characters."""
-    return "".join(char if char.isprintable() else "\ufffd" for char in text)[:500]
-
-

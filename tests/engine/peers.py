@@ -185,10 +185,16 @@ class Sshd:
     def start(self) -> "Sshd":
         sshd = program("sshd")
         assert sshd is not None
+        options = self.options.splitlines()
+        # sshd knows one line of these only. The home is empty: the start-up files of whoever runs the tests are not
+        # tested, and may well take seconds when many run at once.
+        environment = [f"HOME={self._path('home')}"] + [line[7:] for line in options if line.startswith("SetEnv ")]
+        os.makedirs(self._path("home"), exist_ok=True)
         with open(self._path("sshd_config"), "w") as out:
             out.write("\n".join(
-                [self.options, f"Port {self.port}", "ListenAddress 127.0.0.1", "StrictModes no", "UsePAM no",
-                 "PidFile none", f"AuthorizedKeysFile {self._path('authorized_keys')}",
+                [line for line in options if not line.startswith("SetEnv ")]
+                + ["SetEnv " + " ".join(environment), f"Port {self.port}", "ListenAddress 127.0.0.1",
+                 "StrictModes no", "UsePAM no", "PidFile none", f"AuthorizedKeysFile {self._path('authorized_keys')}",
                  "PasswordAuthentication no", "KbdInteractiveAuthentication no", "MaxStartups 200:30:300",
                  "LogLevel VERBOSE", "PermitRootLogin yes"]
                 + [f"HostKey {self._path('host_' + kind)}" for kind in self.host_keys]) + "\n")

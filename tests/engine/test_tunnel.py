@@ -16,6 +16,7 @@ from xscontainer.engine import api, ssh
 from xscontainer.errors import (
     EngineForbidden,
     EngineLost,
+    EngineSocketAbsent,
     EngineStopped,
     EngineTimeout,
     EngineUnavailable,
@@ -136,6 +137,45 @@ def test_a_file_is_no_socket(make_sshd: MakeSshd, connect: Connect, socket_path:
     with pytest.raises(EngineUnavailable) as caught:
         connect(make_sshd()).open_stream(10)
     assert "no socket" in str(caught.value)
+
+
+# A guest whose start-up files complain, on either stream, before each command; whatever shell the account has.
+NOISE = ["rm: cannot remove 'shims/x': No such file or directory", "/etc/profile.d/y.sh: Permission denied",
+         "connect: Connection refused"]
+
+
+def noisy(directory: Any, options: str = NO_FORWARDING) -> str:
+    script = directory / "noisy"
+    script.write_text("#!/bin/sh\n" + "".join(f'echo "{line}" >&2\necho "{line}"\n' for line in NOISE)
+                      + "echo 0\nexec sh -c \"$SSH_ORIGINAL_COMMAND\"\n")
+    script.chmod(0o755)
+    return f"{options}\nForceCommand {script}"
+
+
+@pytest.mark.parametrize("programs", [(), ("socat",), ("ncat",), ("docker",)])
+def test_what_start_up_files_say_is_no_cause(make_sshd: MakeSshd, connect: Connect, socket_path: str, tmp_path: Any,
+                                             programs: Any) -> None:
+    sshd = make_sshd(noisy(tmp_path, only(tmp_path, *programs)))
+    with Server(Script(LIST), socket_path):
+        with pytest.raises(ForwardingRefused):  # no program's stream is clean
+            connect(sshd).open_stream(15)
+    # The server has gone, and its socket with it: now there is a cause.
+    with pytest.raises(EngineSocketAbsent):
+        connect(sshd).open_stream(15)
+    dead = socket.socket(socket.AF_UNIX)
+    dead.bind(socket_path)
+    dead.close()
+    with pytest.raises(EngineStopped):
+        connect(sshd).open_stream(15)
+
+
+def test_a_socket_is_seen_behind_what_start_up_files_say(make_sshd: MakeSshd, connect: Connect, socket_path: str,
+                                                         tmp_path: Any) -> None:
+    sshd = make_sshd(noisy(tmp_path, ""))
+    with open(socket_path, "w"):
+        pass
+    with pytest.raises(EngineSocketAbsent, match="no socket"):
+        connect(sshd).open_stream(10)
 
 
 @pytest.fixture

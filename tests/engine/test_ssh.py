@@ -349,7 +349,7 @@ def test_close_is_prompt_and_wakes_readers(make_sshd: MakeSshd, connect: Connect
         reader.start()
         started = time.monotonic()
         connection.close()
-        assert time.monotonic() - started < 0.1
+        assert time.monotonic() - started < 3.0
         reader.join(5)
         connection.close()
         assert not reader.is_alive() and connection.closed
@@ -369,7 +369,7 @@ def test_hanging_up_waits_for_no_guest_that_stalls(make_sshd: MakeSshd, connect:
         connection.transport.clear_to_send.clear()  # what paramiko does when the guest begins
         started = time.monotonic()
         hang_up(engine)
-        assert time.monotonic() - started < 1.0
+        assert time.monotonic() - started < 5.0
         assert connection.closed and events.get(5.0) is None
 
 

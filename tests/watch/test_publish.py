@@ -252,7 +252,7 @@ def test_nobody_waits_while_xapi_hangs(pool: Pool, make_sessions: Callable[..., 
         scene.publication.observe(vm)
         assert scene.publication.settle() is not None
         scene.publication.close()
-        assert time.monotonic() - begun < 0.2
+        assert time.monotonic() - begun < 0.8
     finally:
         thread.join()
     # Closed in the middle: at most the call that was under way was heard.
@@ -363,14 +363,14 @@ def test_the_new_hosts_list_stands(
     thread = None
     if old_is != "quiet":
         pool.faults("VM.remove_from_other_config" if old_is == "writing" else "VM.add_to_other_config", "delay",
-                    times=1, seconds=0.3)
+                    times=1, seconds=1.0)
         old = {**DOCUMENTS, keys.PS: "<docker_ps>old</docker_ps>"}
         thread = threading.Thread(target=scene.publication.show, args=(old,))
         thread.start()
         until(lambda: not scene.publication._keys[keys.PS].sure)
     begun = time.monotonic()
     scene.publication.close()  # the VM is resident on the other host now
-    assert time.monotonic() - begun < 0.1
+    assert time.monotonic() - begun < 0.7
     new, clock = Publication(record(scene.ref), make_sessions(pool.hosts[0]), scene.clock), scene.clock
     wanted = {**DOCUMENTS, keys.PS: "<docker_ps>new</docker_ps>"}
     new.show(wanted)

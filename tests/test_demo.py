@@ -244,7 +244,7 @@ def check_story(text: str) -> None:
         r"KEY_NOT_ACCEPTED: The user \S+ at 127\.\S+ port \d+ cannot log in",
         r"next: Prepare the VM \('xscontainer prepare'\)",
         r"\$ xscontainer prepare legacy --user \S+ --fingerprint SHA256:\S{43} --password-fd 0$",
-        r"The pool's key was installed; the engine \S+ answers, with 1 containers\.$",
+        r"The pool's key was installed; the engine \S+ answers, with 1 container\.$",
         r"^ +legacy +Running +Engine \d",
         r"^ +erp +Up ",
         r"\$ xscontainer create web --template 'Docker on Debian' --network Guests --image debian\.raw$",

@@ -362,5 +362,5 @@ def test_without_a_daemon_it_is_prepared_and_not_listed(world: Fresh, tmp_path_f
         vm = alone.add(host=0)
         code, out, err = with_password(alone, "prepare", vm.uuid, "-u", USER, "--yes")
         assert code == 3 and "xscontainer-monitor" in err
-        assert vm.config[keys.MONITOR] == "True" and "containers" in out
+        assert vm.config[keys.MONITOR] == "True" and " container" in out
 

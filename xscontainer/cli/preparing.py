@@ -83,7 +83,8 @@ def prepare(session: Session, settings: Settings, wanted: Wanted) -> int:
     told = _told(session, settings, wanted)
     what = ("The pool's key was installed" if told["key_installed"] else
             "The engine has its new certificate" if "generatecerts" in wanted.wishes else "Nothing had to be installed")
-    print(f"{what}; the engine {neutral(str(told['engine']))} answers, with {int(told['containers'])} containers.")
+    count = int(told["containers"])
+    print(f"{what}; the engine {neutral(str(told['engine']))} answers, with {count} container{'' if count == 1 else 's'}.")
     for sentence in told.get("left", ()):
         say(f"xscontainer: {sentence}")
     if not told["published"]:

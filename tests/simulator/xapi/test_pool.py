@@ -12,6 +12,7 @@ import pytest
 from tests.simulator.xapi.scenes import install, later
 from tests.simulator.xapi.wireclient import Client
 from xscontainer.simulator.xapi import ROOT_PASSWORD, Pool, SimHost
+from xscontainer.simulator.xapi.encode import to_json, xml
 from xscontainer.simulator.xapi.sessions import LIMIT_PER_ORIGINATOR
 
 DEADLINE = 10.0
@@ -500,5 +501,32 @@ def test_writes_gather_under_load(pool: Pool, doors: Doors) -> None:
         token, batches = reply["token"], batches + 1
         last = reply["events"][-1]["snapshot"]["other_config"]["n"]
     thread.join()
-    assert ended[0] > 3 * batches
-    assert 2 <= batches <= 60
+    # How few depends on how the machine shares its time between the two threads.
+    assert 2 <= batches < ended[0] / 3
+
+
+class Slow:
+    """A value that takes so long to encode that another field is set meanwhile."""
+
+    def __init__(self, meanwhile: Callable[[], None]) -> None:
+        self._meanwhile = [meanwhile]
+
+    def json(self) -> str:
+        if self._meanwhile:
+            self._meanwhile.pop()()
+        return '"slow"'
+
+    xml = json
+
+
+@pytest.mark.parametrize("encode", [to_json, xml])
+@pytest.mark.parametrize("encoded_before", [False, True])
+def test_what_is_written_while_a_record_is_encoded_is_shown(pool: Pool, encode: Callable[[Any], str],
+                                                            encoded_before: bool) -> None:
+    row = pool.db.find("VM", pool.create_vm("web"))
+    if encoded_before:
+        encode(row)
+    # The last of all fields: the others are encoded by then.
+    row.put("groups", Slow(lambda: pool.set_key(row.ref, "docker_ps", "new")))
+    encode(row)
+    assert "docker_ps" in encode(row)

@@ -39,9 +39,13 @@ _UNDO_WRITES = 2000
 
 
 class Row:
-    """One record; `values` is read only outside this module and its sets and maps are never changed in place."""
+    """One record; `values` is read only outside this module and its sets and maps are never changed in place.
 
-    __slots__ = ("cls", "ref", "values", "created", "modified", "_pieces", "_xml", "_json")
+    What it looks like encoded is kept, unless a field was set while it was being encoded.
+    """
+
+    __slots__ = ("cls", "ref", "values", "created", "modified", "_edition", "_pieces", "_xml", "_json")
+    _keeping = threading.Lock()  # of all rows, for that little is done under it
 
     def __init__(self, cls: Class, ref: str, values: Dict[str, Any]) -> None:
         self.cls = cls
@@ -49,6 +53,7 @@ class Row:
         self.values = values
         self.created = 0
         self.modified = 0
+        self._edition = 0
         self._pieces: Optional[Dict[str, str]] = None
         self._xml: Optional[str] = None
         self._json: Optional[str] = None
@@ -58,26 +63,38 @@ class Row:
 
     def put(self, field: str, value: Any) -> None:
         """Set a field and drop what was encoded of it; the database calls this under its lock."""
-        self.values[field] = value
-        self._xml = self._json = None
-        if self._pieces is not None:
-            self._pieces[field] = xml_member(field, value)
+        piece = xml_member(field, value) if self._pieces is not None else ""
+        with self._keeping:
+            self.values[field] = value
+            self._edition += 1
+            self._xml = self._json = None
+            if self._pieces is not None and piece:
+                self._pieces[field] = piece
+            else:
+                self._pieces = None
 
     def xml(self) -> str:
         """The record as an XML-RPC value."""
-        text = self._xml
+        with self._keeping:
+            text, pieces, edition = self._xml, self._pieces, self._edition
         if text is None:
-            pieces = self._pieces
             if pieces is None:
-                pieces = self._pieces = {k: xml_member(k, v) for k, v in self.values.items()}
-            text = self._xml = "<value><struct>" + "".join(pieces.values()) + "</struct></value>"
+                pieces = {k: xml_member(k, v) for k, v in self.values.items()}
+            text = "<value><struct>" + "".join(pieces.values()) + "</struct></value>"
+            with self._keeping:
+                if edition == self._edition:
+                    self._xml, self._pieces = text, pieces
         return text
 
     def json(self) -> str:
         """The record as a JSON object."""
-        text = self._json
+        with self._keeping:
+            text, edition = self._json, self._edition
         if text is None:
-            text = self._json = "{" + ",".join([json_member(k, v) for k, v in self.values.items()]) + "}"
+            text = "{" + ",".join([json_member(k, v) for k, v in self.values.items()]) + "}"
+            with self._keeping:
+                if edition == self._edition:
+                    self._json = text
         return text
 
 

@@ -83,8 +83,8 @@ def prepare(session: Session, settings: Settings, wanted: Wanted) -> int:
     told = _told(session, settings, wanted)
     what = ("The pool's key was installed" if told["key_installed"] else
             "The engine has its new certificate" if "generatecerts" in wanted.wishes else "Nothing had to be installed")
-    count = int(told["containers"])
-    print(f"{what}; the engine {neutral(str(told['engine']))} answers, with {count} container{'' if count == 1 else 's'}.")
+    containers = "1 container" if told["containers"] == 1 else f"{int(told['containers'])} containers"
+    print(f"{what}; the engine {neutral(str(told['engine']))} answers, with {containers}.")
     for sentence in told.get("left", ()):
         say(f"xscontainer: {sentence}")
     if not told["published"]:

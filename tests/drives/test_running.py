@@ -11,6 +11,7 @@ from tests.drives.test_verbs import create, drives, new_vm, nothing_left, pool, 
 from tests.plugin.pool import PluginPool
 from tests.system.conftest import _leaves_nothing_behind  # noqa: F401 - one pool serves the whole module
 from tests.waiting import until
+from xscontainer.errors import XapiUnavailable
 from xscontainer.xapi import disk, longcall
 
 KINDS = ["hvm", "pv"]
@@ -148,15 +149,21 @@ def test_nothing_is_undone_while_xapi_still_does_it(pool: PluginPool, kind: str,
     vm, uuid, first = running(pool, kind)
     monkeypatch.setattr(disk, "LET_GO_WITHIN", 0.1)  # the clock
     monkeypatch.setattr(longcall, "CALLED_OFF_WITHIN", 0.1)
-    given_up = threading.Event()
-    with watching(pool, lambda ref, event, vbd: event == "detach" and given_up.wait(20)):
+    let_go = threading.Event()
+    not_in_time = longcall._not_in_time
+
+    def given_up(method: str) -> XapiUnavailable:
+        threading.Timer(0.5, let_go.set).start()
+        return not_in_time(method)
+
+    monkeypatch.setattr(longcall, "_not_in_time", given_up)
+    with watching(pool, lambda ref, event, vbd: event == "detach" and let_go.wait(20)):
         call = pool.client.xenapi.Async.host.call_plugin(
             pool.hosts[0].sim.ref, "xscontainer", "create_config_drive",
             {"vmuuid": uuid, "sruuid": pool.uuid(sr_of(pool.pool, "Shared storage"), "SR"), "configuration": "x"})
         until(lambda: any("cancel" in task["current_operations"].values()
                           for task in pool.pool.records("task").values()), "the unplugging was not called off", 20)
         assert pool.client.xenapi.task.get_status(call) == "pending"
-        threading.Timer(0.5, given_up.set).start()
         until(lambda: pool.client.xenapi.task.get_status(call) == "failure", "the call goes on", 20)
     assert pool.client.xenapi.task.get_error_info(call)[0] == "DRIVE_BUSY"
     assert found(pool, vm) == [(first, kind == "pv")] and list(pool.pool.records("VDI")) == [first]

@@ -331,4 +331,5 @@ def test_an_answer_in_pieces_does_not_wait_for_acknowledgements(make_sshd: MakeS
             engine.containers()
             taken.append(time.monotonic() - started)
         engine.close()
-    assert sorted(taken)[7] < 0.035
+    # Not the median: a busy machine may hold up most of them, but none would be as quick as that.
+    assert sorted(taken)[3] < 0.035

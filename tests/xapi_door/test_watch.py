@@ -228,14 +228,14 @@ def test_no_error_ends_the_stream(pool: Pool, watching: Watching) -> None:
 def test_stop_ends_a_waiting_poll(pool: Pool, watching: Watching) -> None:
     watcher = watching(poll=60.0)
     until(lambda: pool.db.watchers)
-    assert watcher.stop() < 1.0
+    assert watcher.stop() < 5.0
     assert pool.sessions.count(ORIGINATOR) == 0
 
 
 def test_stop_at_any_moment(pool: Pool) -> None:
     for _ in range(30):
         watcher = Watcher(pool.coordinator, poll=60.0)
-        assert watcher.stop() < 2.0
+        assert watcher.stop() < 5.0
     until(lambda: pool.sessions.count(ORIGINATOR) == 0)
 
 
@@ -243,4 +243,4 @@ def test_stop_while_xapi_is_away(pool: Pool, watching: Watching) -> None:
     watcher = watching()
     pool.coordinator.crash()
     until(lambda: watcher.lost)
-    assert watcher.stop() < 1.0
+    assert watcher.stop() < 5.0

@@ -1,14 +1,15 @@
-"""Rules that every test keeps, enforced here.
+"""Enforce the rules for all tests.
 
-* A test leaves nothing behind: no thread, no child process (nor one that lost its parent), no open
-  socket, no file in the directory for temporary files, which is the run's own. What was there when it
-  began, such as what fixtures of a wider scope keep, is not counted.
-* A test ends: after 120 seconds it fails, and if it does not even then, the run is aborted with the
-  stacks of all threads. ``@pytest.mark.limit(seconds)`` sets another limit. It holds for set-up, call and
-  tear-down each.
-* Under CI (the environment variable CI is not empty) a skip is a failure: every part must be there.
-* Quick answers come first: the tests directly in tests/, then those in its directories, then
-  those that carry ``@pytest.mark.real`` (real servers, seconds rather than milliseconds).
+* A test leaves nothing behind: no thread, no child process (also none that lost its parent), no open socket, and no
+  file in the directory for temporary files, which belongs to the run. Objects that existed when the test began, such
+  as those of fixtures with a wider scope, do not count.
+* A test ends: it fails after 120 seconds. If it does not end even then, the run is aborted with the stacks of all
+  threads. ``@pytest.mark.limit(seconds)`` sets another limit. The limit holds for set-up, call and tear-down each.
+* Under CI (the environment variable CI is not empty) a skip is a failure: every part must be there, except those that
+  XSCONTAINER_MAY_LACK names.
+* Only a test that carries ``@pytest.mark.real`` starts real servers, so ``make test-fast`` starts none.
+* Quick tests run first, in every directory; then those that carry ``@pytest.mark.real`` (real servers, seconds
+  rather than milliseconds).
 """
 
 import faulthandler
@@ -18,29 +19,41 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import tempfile
 import threading
 import time
 import uuid
 from types import FrameType
-from typing import TYPE_CHECKING, Dict, FrozenSet, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, FrozenSet, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 import hypothesis
 import pytest
 
 if TYPE_CHECKING:
     from tests.clients import Reader
+    from tests.clock import Clock
+
+# A shell starts jobs in the background with SIGINT ignored, and so would be the programs that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CI = bool(os.environ.get("CI"))
 LIMIT_SECONDS = 120.0
 ABORT_SECONDS = 30.0
 SETTLE_SECONDS = 3.0
-# Linux's number; Python does not name it. Before 3.7 it does not find the family by itself either.
+# Linux's number, which Python does not name. Before 3.7 Python cannot find the family by itself.
 SO_DOMAIN = 39
-# Every process that a test starts inherits this, also one whose parent is gone.
+# Every process that a test starts inherits this variable, also one whose parent is gone.
 RUN_VARIABLE = "XSCONTAINER_TEST_RUN"
 RUN_ID = uuid.uuid4().hex
-# pytest's directory among the temporary files; it removes itself what it makes there.
+# Equal to that in xscontainer/simulator/engines/processes.py; a test compares them.
+NO_SERVERS = "XSCONTAINER_NO_SERVERS"
+SERVERS = frozenset(["sshd", "dropbear", "dockerd", "containerd", "podman"])
+NEED = os.path.join("tests", "need.py")
+# Equal to that in tests/need.py.
+MAY_LACK = tuple(filter(None, os.environ.get("XSCONTAINER_MAY_LACK", "").split("|")))
+# pytest's directory among the temporary files; pytest removes its own files there.
 OF_PYTEST = "p"
 
 _examples = 200 if CI else 50
@@ -54,27 +67,32 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("xscontainer")
 
 _true_stderr: List[int] = []
-# What TMPDIR was, and the directory for temporary files that is the run's own.
+_popen: List[Callable[..., None]] = []
+# The previous TMPDIR, and the run's own directory for temporary files.
 _temporary: List[Tuple[Optional[str], str]] = []
 
 
-# First, so that pytest's own tmp_path comes to lie in our directory.
+# First, so that pytest's own tmp_path lies in the run's directory.
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "real: runs against real servers and takes seconds; such tests come last")
     config.addinivalue_line("markers", "limit(seconds): the time after which set-up, call or tear-down fails")
+    if getattr(config.option, "loadscopereorder", False):  # newer pytest-xdist: files with few tests come last
+        config.option.loadscopereorder = False
     os.environ[RUN_VARIABLE] = RUN_ID
+    _popen.append(subprocess.Popen.__init__)
+    setattr(subprocess.Popen, "__init__", _starts_no_server)  # noqa: B010 - mypy takes no assignment to a method
     # At this moment pytest does not capture, so this is the terminal; later descriptor 2 is a file.
     _true_stderr.append(os.dup(2))
     _temporary.append((os.environ.get("TMPDIR"), _own_directory(config)))
     os.environ["TMPDIR"] = tempfile.tempdir = _temporary[-1][1]
-    # A worker of pytest-xdist is given one below the first process's: another run's, and too long for sockets.
+    # pytest-xdist gives a worker one below that of the first process, which is too long for sockets.
     if config.option.basetemp is None or hasattr(config, "workerinput"):
         config.option.basetemp = os.path.join(_temporary[-1][1], OF_PYTEST)
 
 
 def _own_directory(config: pytest.Config) -> str:
-    """With a short name, as sockets are made far below; that of a worker of pytest-xdist lies beside the run's."""
+    """Make the run's directory. Its name is short, because paths of sockets are limited; a worker's lies beside it."""
     worker = getattr(config, "workerinput", {}).get("workerid", "")
     if not worker:
         return tempfile.mkdtemp(prefix="xt")
@@ -86,6 +104,9 @@ def _own_directory(config: pytest.Config) -> str:
 def pytest_unconfigure(config: pytest.Config) -> None:
     faulthandler.cancel_dump_traceback_later()
     os.environ.pop(RUN_VARIABLE, None)
+    os.environ.pop(NO_SERVERS, None)
+    while _popen:
+        setattr(subprocess.Popen, "__init__", _popen.pop())  # noqa: B010
     while _temporary:
         before, directory = _temporary.pop()
         tempfile.tempdir = None
@@ -95,18 +116,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
             os.environ["TMPDIR"] = before
         shutil.rmtree(directory, ignore_errors=True)
         if not hasattr(config, "workerinput"):
-            for left in glob.glob(glob.escape(directory) + "*"):  # by a worker that died
+            for left in glob.glob(glob.escape(directory) + "*"):  # of a worker that died
                 shutil.rmtree(left, ignore_errors=True)
     while _true_stderr:
         os.close(_true_stderr.pop())
 
 
 def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
-    def rank(item: pytest.Item) -> Tuple[bool, bool]:
-        directory = os.path.dirname(item.nodeid.split("::")[0])
-        return item.get_closest_marker("real") is not None, "/" in directory
-
-    items.sort(key=rank)
+    # Stable: else in pytest's order. Those of the pack take longest: at the end they would leave other workers idle.
+    items.sort(key=lambda item: (item.get_closest_marker("real") is not None, "/pack/" not in item.nodeid))
 
 
 # Under CI nothing may be skipped.
@@ -118,21 +136,24 @@ def pytest_runtest_makereport(item: pytest.Item, call: "pytest.CallInfo[None]") 
     report = outcome.get_result()  # type: ignore[attr-defined]
     if report.failed:
         item.user_properties.append(("failed", report.when))
-    # What tests log or fail with can hold halves of characters, which a worker cannot send on.
+    # Logs and failures can hold lone surrogates, which a worker of pytest-xdist cannot send.
     report.sections = [(name, _sendable(text)) for name, text in report.sections]
     if report.longrepr and _sendable(str(report.longrepr)) != str(report.longrepr):
         report.longrepr = _sendable(str(report.longrepr))
-    # An expected failure is reported as a skip, too; it did run.
-    if CI and report.skipped and not hasattr(report, "wasxfail"):
+    # pytest reports an expected failure as a skip, too; it did run.
+    if CI and report.skipped and not hasattr(report, "wasxfail") and not _may_lack(report.longrepr):
         report.outcome = "failed"
         report.longrepr = f"skipped, which is a failure under CI: {_reason(report.longrepr)}"
+    elif report.skipped and isinstance(report.longrepr, tuple):
+        # At one place, so that the summary has one line for each reason instead of each test.
+        report.longrepr = (NEED, 0, _reason(report.longrepr))
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
     outcome = yield
     report = outcome.get_result()  # type: ignore[attr-defined]
-    if CI and report.skipped:
+    if CI and report.skipped and not _may_lack(report.longrepr):
         report.outcome = "failed"
         report.longrepr = f"skipped, which is a failure under CI: {_reason(report.longrepr)}"
 
@@ -142,8 +163,33 @@ def _sendable(text: str) -> str:
 
 
 def _reason(longrepr: object) -> str:
-    """A skip is told as (file, line, reason)."""
+    """Return the reason of a skip, which pytest reports as (file, line, reason)."""
     return str(longrepr[2] if isinstance(longrepr, tuple) else longrepr)
+
+
+def _may_lack(longrepr: object) -> bool:
+    return bool(MAY_LACK) and _reason(longrepr).startswith(tuple(f"Skipped: needs {part}" for part in MAY_LACK))
+
+
+# Only tests with the mark start real servers.
+
+
+def _servers_only_if_real(item: pytest.Item) -> None:
+    """Allow or forbid servers, for this process and all that it starts from now on."""
+    if item.get_closest_marker("real") is not None:
+        os.environ.pop(NO_SERVERS, None)
+    else:
+        os.environ[NO_SERVERS] = "a server, which only tests with @pytest.mark.real start"
+
+
+def _starts_no_server(process: "subprocess.Popen[Any]", args: Any, *rest: Any, **options: Any) -> None:
+    """Start a process for Popen, unless it is a server that a test without the mark starts by itself."""
+    words = [args] if isinstance(args, (str, bytes, os.PathLike)) else list(args)
+    # sshd -T and -t only read a configuration.
+    if os.environ.get(NO_SERVERS) and os.path.basename(os.fsdecode(words[0])) in SERVERS and \
+            not {"-T", "-t", "--version"} & set(words):
+        pytest.fail(f"starts {os.fsdecode(words[0])} without @pytest.mark.real")
+    _popen[0](process, args, *rest, **options)
 
 
 # A test ends.
@@ -152,8 +198,8 @@ def _reason(longrepr: object) -> str:
 class _Limit:
     """Fails the test after its limit, and ends the run if even that has no effect.
 
-    The alarm interrupts what the main thread waits for, so fixtures still tidy up; the abort is for
-    code that does not come back to the interpreter or swallows the failure.
+    The alarm interrupts the main thread's waiting, so fixtures still clean up. The abort is for code that does not
+    return to the interpreter, or that swallows the failure.
     """
 
     def __init__(self, item: pytest.Item) -> None:
@@ -176,6 +222,7 @@ class _Limit:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    _servers_only_if_real(item)
     with _Limit(item):
         yield
 
@@ -205,7 +252,7 @@ class _Process(NamedTuple):
                 words = cmdline.read().decode(errors="replace").split("\0")
         except OSError:
             words = []
-        return f"process {self.pid} " + (" ".join(words).strip() or "(ended, but nobody waited for it)")
+        return f"process {self.pid} " + (" ".join(words).strip() or "(a zombie: nobody waited for it)")
 
 
 class _Held(NamedTuple):
@@ -215,12 +262,12 @@ class _Held(NamedTuple):
     files: FrozenSet[str]
 
 
-# Which processes, ever seen, inherited our environment; an answer does not change.
+# Process -> True if it inherited the run's environment; this never changes.
 _inherited: Dict[_Process, bool] = {}
 
 
 def _processes() -> Set[_Process]:
-    """Our descendants, and what descends from us but lost its parent."""
+    """Return the descendants of this process, also those that lost their parent."""
     parents: Dict[int, int] = {}
     processes: Dict[int, _Process] = {}
     for name in os.listdir("/proc"):
@@ -234,7 +281,7 @@ def _processes() -> Set[_Process]:
         parents[int(name)] = int(fields[1])
         processes[int(name)] = _Process(int(name), fields[19].decode())
     ours = {os.getpid()}
-    for pid in sorted(parents):  # A child mostly has the larger number, so one round nearly always does.
+    for pid in sorted(parents):  # A child mostly has the larger number, so one round is nearly always enough.
         if parents[pid] in ours:
             ours.add(pid)
     while True:
@@ -284,7 +331,7 @@ def _describe_socket(name: str) -> str:
 
 
 def held() -> _Held:
-    """What there is now that a test could leave behind."""
+    """Return the threads, processes, sockets and files that exist now."""
     files = frozenset(os.listdir(tempfile.gettempdir())) - {OF_PYTEST}
     return _Held(frozenset(threading.enumerate()), frozenset(_processes()), frozenset(_sockets()), files)
 
@@ -293,7 +340,7 @@ def _left(before: _Held) -> List[str]:
     after = held()
     left = [f"thread {thread.name!r}" for thread in after.threads - before.threads]
     left += [process.describe() for process in after.processes - before.processes]
-    # Counted, so that a fixture of a wider scope may connect anew meanwhile.
+    # Only the number counts, so that a fixture of a wider scope may reconnect meanwhile.
     if len(after.sockets) > len(before.sockets):
         left += [_describe_socket(name) for name in after.sockets - before.sockets]
     left += ["file " + os.path.join(tempfile.gettempdir(), name) for name in after.files - before.files]
@@ -301,11 +348,11 @@ def _left(before: _Held) -> List[str]:
 
 
 def left_behind(before: _Held) -> List[str]:
-    """What is there that was not ``before``, in words, and stays for SETTLE_SECONDS."""
+    """Return descriptions of the objects that did not exist ``before`` and still exist after SETTLE_SECONDS."""
     left = _left(before)
     deadline = time.monotonic() + SETTLE_SECONDS
     while left and time.monotonic() < deadline:
-        # Ends and closings that are under way, in other threads or processes, may take a moment.
+        # Threads, processes and sockets that are about to end may take a moment.
         gc.collect()
         time.sleep(0.01)
         left = _left(before)
@@ -314,17 +361,17 @@ def left_behind(before: _Held) -> List[str]:
 
 @pytest.fixture(autouse=True)
 def _leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Set up before any other fixture of a test and torn down after them all."""
+    """Check for leaks; set up before all other fixtures of a test, and torn down after them."""
     before = held()
     yield
     left = left_behind(before)
     failed = any(name == "failed" for name, _ in request.node.user_properties)
-    # A failed test's frames are kept for its report, and all they refer to: that is no leak of its own.
+    # The report of a failed test keeps its frames and all that they refer to: that is no leak.
     if left and not failed:
         pytest.fail("left behind: " + ", ".join(left), pytrace=False)
 
 
-# How clients read, for tests in every directory; imported when used, since these rules are tried on suites elsewhere.
+# Parsers of clients, for tests in every directory. Imported when used: test_conftest.py runs this file elsewhere.
 
 
 @pytest.fixture(scope="module")
@@ -337,9 +384,25 @@ def orchestra() -> "Iterator[Reader]":
 
 
 @pytest.fixture(scope="module")
+def newer_orchestra() -> "Iterator[Reader]":
+    """Xen Orchestra's parser in a newer release, which refuses more names and counts no entities."""
+    from tests.clients import FastXmlParser
+
+    with FastXmlParser("fast-xml-parser-5") as reader:
+        yield reader
+
+
+@pytest.fixture(scope="module")
 def center() -> "Iterator[Reader]":
     """XenCenter's parser."""
     from tests.clients import MonoXml
 
     with MonoXml() as reader:
         yield reader
+
+
+@pytest.fixture
+def clock() -> "Clock":
+    """A clock that the test moves."""
+    from tests.clock import Clock  # here: tests/setup/test_conftest.py uses this file where there is no tests/
+    return Clock()

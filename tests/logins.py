@@ -1,4 +1,4 @@
-"""Simulated pools and logins at their hosts, for the tests of what speaks to XAPI."""
+"""Simulated pools and logins at their hosts, for tests of code that calls XAPI."""
 
 from contextlib import contextmanager
 from typing import Any, Callable, Iterator, List
@@ -9,7 +9,7 @@ from xscontainer.xapi.session import Session
 
 @contextmanager
 def two_hosts(directory: object) -> Iterator[Pool]:
-    """A coordinator and a member; power operations take no time."""
+    """Yield a pool with a coordinator and a member, in which power operations take no time."""
     with Pool(str(directory), hosts=2, tcp=False) as pool:
         pool.step_delay = pool.migrate_copy = 0.0
         yield pool
@@ -17,7 +17,7 @@ def two_hosts(directory: object) -> Iterator[Pool]:
 
 @contextmanager
 def logins(pool: Pool, originator: str, timeout: float) -> Iterator[Callable[..., Session]]:
-    """Logs in at a host (the coordinator); logged out at the end."""
+    """Yield a function that logs in at a host (default: the coordinator); log all out at the end."""
     made: List[Session] = []
 
     def login(host: Any = None, timeout: float = timeout) -> Session:

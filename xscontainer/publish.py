@@ -1,10 +1,9 @@
-"""What clients are shown of a VM: written into its other_config, only on change, and wiped when it ends.
+"""Publish a VM's documents: write them into its other_config, only on change, and wipe them when the VM ends.
 
-Every write sends the VM's whole record to every client and host of the pool, so
-nothing is written twice and a burst of changes costs a few writes
-(:class:`xscontainer.pacing.Pacer`). Nothing is read either: what XAPI holds is known from our own
-writes and from the event stream, which shows each write once it is done
-(:meth:`Publication.observe`).
+Documents come from the VM's monitor (monitoring.vm.publisher) and go to XAPI by xapi.vm. XAPI sends the VM's whole
+record to every client and host of the pool after each write. So nothing is written twice, and a burst of changes costs
+a few writes (:class:`xscontainer.core.pacing.Pacer`). Nothing is read either: our own writes and the event stream,
+which shows each write once it is done (:meth:`Publication.observe`), tell what XAPI holds.
 """
 
 import logging
@@ -13,30 +12,30 @@ import time
 from typing import Callable, Dict, Iterable, List, Mapping, Optional
 
 from xscontainer import keys
+from xscontainer.core.vm_record import VMRecord, digest
 from xscontainer.errors import ObjectGone, XapiUnavailable
-from xscontainer.vmrecord import VMRecord, digest
 from xscontainer.xapi import vm as xapi_vm
 from xscontainer.xapi.session import Session, SessionPool
 
 log = logging.getLogger(__name__)
 
-# Seconds after a write in which the event stream may still show what was there before it.
+# Seconds after a write in which the event stream may still show the value before it.
 SETTLED_AFTER = 1.0
-# A key that nobody else touched for this long is repaired at once again, seconds.
+# A key that nobody else changed for this long is repaired without delay again, seconds.
 FORGIVEN_AFTER = 600.0
 
-# In the order of writing: whose documents they are is said before the documents.
+# In the order of writing: the owner before the documents.
 _WRITTEN = (keys.OWNER,) + keys.PUBLISHED
 
 
 class _Key:
-    """One key of one VM, between us and XAPI.
+    """The state of one key of one VM. Values are digests of documents; None: the key is absent.
 
-    :ivar held: (a digest of) what XAPI holds as far as we know; None: nothing.
-    :ivar sure: False while that is in doubt: a write of ours began and was not confirmed.
-    :ivar seen: the same of what the event stream showed last.
-    :ivar settled_at: from when on a difference between the two is somebody else's doing.
-    :ivar repairs: how often that was set right of late.
+    :ivar held: the value that XAPI holds as far as we know.
+    :ivar sure: False after a write of ours that XAPI has not confirmed: ``held`` may be wrong.
+    :ivar seen: the value that the event stream showed last.
+    :ivar settled_at: from when on a difference between ``held`` and ``seen`` was made by another writer.
+    :ivar repairs: how often such a difference was repaired lately.
     """
 
     __slots__ = ("held", "sure", "seen", "settled_at", "repairs")
@@ -51,53 +50,70 @@ class _Key:
 class Publication:
     """One VM's published keys. Thread-safe; only :meth:`show`, :meth:`settle` and :meth:`wipe` wait for XAPI.
 
-    :param vm: the VM as the event stream showed it; what it carries is what XAPI holds.
+    :param vm: the VM as the event stream showed it.
+    :param wrote: called with the bytes of each write.
+    :param before: called before keys are replaced; may wait (:mod:`xscontainer.xapi.wake`).
     """
 
     def __init__(self, vm: VMRecord, sessions: SessionPool,
-                 clock: "Callable[[], float]" = time.monotonic) -> None:
+                 clock: "Callable[[], float]" = time.monotonic,
+                 wrote: "Callable[[int], None]" = lambda size: None,
+                 before: "Callable[[], None]" = lambda: None) -> None:
         self._sessions = sessions
         self._clock = clock
-        self._writing = threading.Lock()  # held while XAPI is waited for; taken before the other
+        self._wrote = wrote
+        self._before = before
+        self._writing = threading.Lock()  # held while waiting for XAPI; taken before the other lock
         self._lock = threading.Lock()  # over the fields below
         self._vm = vm
         self._keys = _keys_of(vm)
         self._wanted: Dict[str, str] = {}
+        self._digests: Dict[str, str] = {}  # of what is wanted
         self._closed = False
 
     def show(self, documents: "Mapping[str, str]") -> bool:
-        """Make ``documents`` (key of keys.PUBLISHED -> text) what clients see; other keys are removed.
+        """Publish ``documents`` (key of keys.PUBLISHED -> text), and remove the other keys.
 
         :returns: whether anything had to be written.
-        :raises XapiError: not all is written; the next call or :meth:`settle` goes on with it.
+        :raises XapiError: not all is written; the next call or :meth:`settle` writes the rest.
         """
         with self._writing:
-            with self._lock:
-                self._wanted = dict(documents)
-                self._wanted[keys.OWNER] = self._vm.uuid
+            self.want(documents)
             return self._write()
 
-    def observe(self, vm: VMRecord) -> None:
-        """The event stream shows the VM anew."""
+    def want(self, documents: "Mapping[str, str]") -> None:
+        """Take ``documents`` as :meth:`show` does, but leave the writing to the next :meth:`settle`."""
+        wanted = {**documents, keys.OWNER: self._vm.uuid}
+        digests = {name: digest(text) for name, text in wanted.items()}
         with self._lock:
-            if vm.ref != self._vm.ref:  # joined another pool: the record is a copy
+            self._wanted, self._digests = wanted, digests
+
+    def observe(self, vm: VMRecord) -> bool:
+        """Take the VM as the event stream shows it now.
+
+        :returns: whether it differs from what we wrote, so that :meth:`settle` has something to do.
+        """
+        with self._lock:
+            if vm.ref != self._vm.ref:  # its host joined another pool: the record is a copy
                 self._keys = _keys_of(vm)
             self._vm = vm
             for name, key in self._keys.items():
                 key.seen = _digest(vm.other_config.get(name))
+            return any(key.seen != key.held or not key.sure or key.held != self._digests.get(name)
+                       for name, key in self._keys.items())
 
     def settle(self) -> Optional[float]:
-        """Write again what somebody else changed, or what could not be written.
+        """Repair keys that another writer changed, and write what could not be written before.
 
-        A snapshot was reverted, an admin tidied up, xapi was killed before it saved
-        our write: the stream then shows something else than we wrote. So it does for
-        a moment after each write of ours, hence the wait.
+        The event stream shows another value than we wrote when a snapshot was reverted, an admin removed a key, or
+        xapi was killed before it saved our write. For a moment after each write of ours it shows the old value, too:
+        hence the wait.
 
-        :returns: None if XAPI holds what it should, else seconds after which to call again.
+        :returns: None if XAPI holds our documents, else the seconds after which to call again.
         :raises XapiError: not all is written.
         """
         if not self._writing.acquire(blocking=False):
-            return SETTLED_AFTER  # show() is at it
+            return SETTLED_AFTER  # show() is writing
         try:
             with self._lock:
                 if self._closed or not self._wanted:
@@ -106,7 +122,7 @@ class Publication:
                 wrong = [key for key in self._keys.values() if key.sure and key.seen != key.held]
                 for key in wrong:
                     if key.settled_at <= now:
-                        self._give_in(key, now)
+                        self._accept_seen(key, now)
                 pending = [key.settled_at for key in wrong if key.settled_at > now and key.seen != key.held]
             if self._write():
                 return SETTLED_AFTER
@@ -115,30 +131,32 @@ class Publication:
             self._writing.release()
 
     @staticmethod
-    def _give_in(key: _Key, now: float) -> None:
-        """Believe what the stream shows, so that it is written over; less soon each time.
+    def _accept_seen(key: _Key, now: float) -> None:
+        """Take the value that the stream shows as held, so that it is overwritten; wait longer each time.
 
-        Somebody who insists, or an XAPI that stores something else than it is given,
-        must not become a storm of writes.
+        Another writer that insists, or a XAPI that stores other values than it is given, must not cause a storm of
+        writes.
         """
         key.repairs = 1 if now > key.settled_at + FORGIVEN_AFTER else min(key.repairs + 1, 9)
         key.held = key.seen
 
     def close(self) -> None:
-        """Write nothing from now on; another host may be publishing already. Does not wait for XAPI: a
-        single call that is under way may still be heard."""
+        """Write nothing from now on: another host may be publishing already.
+
+        Does not wait for XAPI, which may still carry out one call that is under way.
+        """
         with self._lock:
             self._closed = True
 
     def wipe(self, vm: VMRecord) -> None:
-        """Remove everything published, for good, after what is being written.
+        """Remove all published keys for good, once a write that is under way has ended.
 
         :param vm: the VM as it is now.
-        :raises XapiError: not all could be removed.
+        :raises XapiError: not all keys could be removed.
         """
         self.close()
         if not self._writing.acquire(timeout=SETTLED_AFTER):
-            raise XapiUnavailable("A write to XAPI is still under way.")
+            raise XapiUnavailable(f"VM {vm.label}: an earlier write to XAPI is still under way.")
         try:
             with self._lock:
                 present = [name for name in keys.PUBLISHED if name in vm.other_config
@@ -150,13 +168,17 @@ class Publication:
     # --- with self._writing held ---------------------------------------------
 
     def _write(self) -> bool:
-        if not self._changes():
+        names = self._changes()
+        if not names:
             return False
+        self._wrote(sum(len(self._wanted.get(name, "").encode("utf-8", "replace")) for name in names))
+        if any(self._keys[name].held is not None for name in names):
+            self._before()
         try:
             self._sessions.run(self._write_changes)
         except ObjectGone:
-            # The VM is gone, or has another ref by now; the event that says so is on its way.
-            log.debug("VM %s: is not there to be written to", self._vm.label)
+            # The VM is gone, or has another ref by now; the event that shows it is on its way.
+            log.debug("VM %s: its keys cannot be written, because XAPI has no such VM any more", self._vm.label)
         return True
 
     def _changes(self) -> List[str]:
@@ -164,21 +186,22 @@ class Publication:
             if self._closed:
                 return []
             return [name for name in _WRITTEN
-                    if not self._keys[name].sure or self._keys[name].held != _digest(self._wanted.get(name))]
+                    if not self._keys[name].sure or self._keys[name].held != self._digests.get(name)]
 
     def _write_changes(self, session: Session) -> None:
         for name in self._changes():
             with self._lock:
                 if self._closed:
                     return
-                ref, key, wanted = self._vm.ref, self._keys[name], self._wanted.get(name)
+                ref, key = self._vm.ref, self._keys[name]
+                wanted, wanted_digest = self._wanted.get(name), self._digests.get(name)
                 present, key.sure = not key.sure or key.held is not None, False
             try:
                 if wanted is None:
                     xapi_vm.remove_key(session, ref, name)
                 else:
                     xapi_vm.put_key(session, ref, name, wanted, present)
-                key.held, key.sure = _digest(wanted), True
+                key.held, key.sure = wanted_digest, True
             finally:
                 key.settled_at = self._clock() + SETTLED_AFTER * 2 ** key.repairs
 
@@ -192,10 +215,10 @@ def _digest(text: Optional[str]) -> Optional[str]:
 
 
 def wipe(sessions: SessionPool, vm: VMRecord, published: "Optional[Iterable[str]]" = None) -> None:
-    """Remove what is published of a VM that nobody monitors (any more); settings and pins stay.
+    """Remove the published keys of a VM that no host monitors. Settings and pinned host keys stay.
 
-    :param published: the keys; those that the record shows if None.
-    :raises XapiError: not all could be removed. A VM that is gone is no error.
+    :param published: the keys; None: those that the record shows.
+    :raises XapiError: not all keys could be removed. It is no error if the VM is gone.
     """
     present = list(vm.published if published is None else published)
 

@@ -1,9 +1,9 @@
-"""What an administrator may set, and nothing else: one INI file, every key optional.
+"""The settings of an administrator: one INI file in which every key is optional.
 
-The file is /etc/xscontainer/xscontainer.conf, or the one that the environment variable
-XSCONTAINER_CONF names. The defaults stand in the NamedTuples below; KEYS says of every key what it
-accepts and what it does. From both, ``sample()`` makes the file we ship and ``table()`` the
-documentation, so that the three cannot drift apart. Parsing is pure; only ``load`` reads a file.
+The file is /etc/xscontainer/xscontainer.conf, or the one that the environment variable XSCONTAINER_CONF names.
+The NamedTuples below hold the defaults; KEYS describes each key: its allowed values and its effect. ``sample()`` makes
+the shipped file from both, and docs/generate.py the documentation, so that code, file and documentation agree.
+Parsing is pure; only ``load`` reads a file.
 """
 
 import os
@@ -20,7 +20,6 @@ ENVIRONMENT_VARIABLE = "XSCONTAINER_CONF"
 
 class DaemonSettings(NamedTuple):
     socket: str = "/run/xscontainer/daemon.sock"
-    run_directory: str = "/run/xscontainer"
     log_level: str = "info"
     log_file: str = ""
     plugin_name: str = "xscontainer"
@@ -37,14 +36,24 @@ class XapiSettings(NamedTuple):
     sessions: int = 4
 
 
+class GuestSettings(NamedTuple):
+    """Timeouts of connections to guests, over SSH and over TLS, in seconds."""
+
+    connect_timeout: float = 10.0
+    handshake_timeout: float = 10.0
+    login_timeout: float = 10.0
+    keepalive: float = 15.0
+    dead_after: float = 45.0
+
+    @property
+    def longest_connect(self) -> float:
+        """Seconds that a connection may take until the login is complete, if each step takes its full timeout."""
+        return self.connect_timeout + self.handshake_timeout + self.login_timeout
+
+
 class SSHSettings(NamedTuple):
     port: int = 22
     user: str = "core"
-    connect_timeout: float = 10.0
-    banner_timeout: float = 10.0
-    auth_timeout: float = 10.0
-    keepalive: float = 15.0
-    dead_after: float = 45.0
     key_grace: float = 600.0
 
 
@@ -63,9 +72,13 @@ class AddressSettings(NamedTuple):
 class PublishSettings(NamedTuple):
     burst: int = 3
     interval: float = 0.7
-    max_bytes: int = 290000
+    max_bytes: int = 230400
     max_containers: int = 5000
     stale_after: float = 10.0
+    host_writes: int = 100
+    host_bytes: int = 1000000
+    wake_clients: str = "auto"
+    ended_as_137: bool = False
 
 
 class MonitorSettings(NamedTuple):
@@ -79,6 +92,7 @@ class MonitorSettings(NamedTuple):
 class Settings(NamedTuple):
     daemon: DaemonSettings = DaemonSettings()
     xapi: XapiSettings = XapiSettings()
+    guest: GuestSettings = GuestSettings()
     ssh: SSHSettings = SSHSettings()
     engine: EngineSettings = EngineSettings()
     address: AddressSettings = AddressSettings()
@@ -87,14 +101,14 @@ class Settings(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """``warnings``: one sentence for each section or key that nothing reads."""
+    """The settings of a file, and one warning for each section or key in the file that has no effect."""
 
     settings: Settings
     warnings: List[str]
 
 
 class Kind(NamedTuple):
-    """One sort of value: ``parse`` raises ValueError for any text that is not as ``allowed`` says."""
+    """A type of value: ``allowed`` describes it, and ``parse`` raises ValueError for any other text."""
 
     allowed: str
     parse: Callable[[str], Any]
@@ -150,69 +164,105 @@ def _yes_or_no(text: str) -> bool:
 
 _SWITCH = Kind("yes or no", _yes_or_no)
 _PATH = _matching("an absolute path", r"/[^\x00-\x1f\x7f]{0,4094}")
-# The kernel takes 107 bytes and a NUL for the name of a Unix socket.
+# The kernel allows 107 bytes and a NUL for the path of a Unix socket. The daemon creates its socket under a path
+# that is one character longer, then renames it.
+LONGEST_SOCKET = 106
+_OWN_SOCKET = _matching(f"an absolute path of at most {LONGEST_SOCKET} ASCII characters",
+                        r"/[\x21-\x7e]{1,%d}" % (LONGEST_SOCKET - 1))
 _SOCKET = _matching("an absolute path of at most 107 ASCII characters", r"/[\x21-\x7e]{1,106}")
+# The user name is only sent as the login name. The path of a socket in a guest is also part of a command line there, so
+# it holds no character that is special to a shell.
+USER = r"[A-Za-z0-9_][A-Za-z0-9_.@+\\-]{0,127}\$?"  # includes the Windows forms DOMAIN\user and machine$
+ENGINE_SOCKET = r"(?!.*/\.\.(/|\Z))(/|npipe:////\./pipe/)[A-Za-z0-9._/@:+-]{1,100}"
 _NAME = _matching("a name of letters, digits, '_', '.' and '-'", r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 KEYS: Dict[str, Dict[str, Key]] = {
     "daemon": {
-        "socket": Key(_SOCKET, "Where the daemon listens for the calls that the plugin hands on."),
-        "run_directory": Key(_PATH, "Directory for what the daemon keeps while it runs."),
-        "log_level": Key(_one_of("debug", "info", "warning", "error"), "The least important line that is logged."),
-        "log_file": Key(_matching("an absolute path, or nothing", r"|/[^\x00-\x1f\x7f]{1,4094}"),
-                        "Log file; nothing means standard error, which systemd keeps."),
-        "plugin_name": Key(_NAME, "The name under which XAPI knows the plugin; calls to other hosts use it."),
-        "workers": Key(_whole(2, 256), "How many plugin calls are served at once; one may need another."),
-        "inventory": Key(_PATH, "File whose INSTALLATION_UUID says which host of the pool this is."),
+        "socket": Key(_OWN_SOCKET, "Unix socket on which the daemon accepts plugin calls."),
+        "log_level": Key(_one_of("debug", "info", "warning", "error"), "The lowest level that is logged."),
+        "log_file": Key(_matching("an absolute path, or empty", r"|/[^\x00-\x1f\x7f]{1,4094}"),
+                        "Log file; empty: the journal."),
+        "plugin_name": Key(_NAME, "Name of the plugin in XAPI; calls are forwarded to other hosts under this name."),
+        "workers": Key(_whole(2, 256), "How many plugin calls run at once. Calls to VMs that answer slowly may use "
+                                       "half of them."),
+        "inventory": Key(_PATH, "File with INSTALLATION_UUID, the uuid of this host."),
     },
     "xapi": {
         "socket": Key(_SOCKET, "XAPI's local socket."),
-        "originator": Key(_NAME, "The name by which XAPI counts and limits our sessions."),
-        "timeout": Key(_seconds(0.1, 3600), "Deadline of a call to XAPI."),
-        "login_timeout": Key(_seconds(0.1, 600), "Deadline of a login."),
-        "event_timeout": Key(_seconds(0.1, 600), "How long XAPI may hold one poll for events when there are none."),
-        "sessions": Key(_whole(1, 64), "How many sessions are kept open beside the one for events."),
+        "originator": Key(_NAME, "Originator of our XAPI sessions. XAPI limits sessions per originator."),
+        "timeout": Key(_seconds(0.1, 3600), "Timeout of a call to XAPI."),
+        "login_timeout": Key(_seconds(0.1, 600), "Timeout of a login to XAPI."),
+        "event_timeout": Key(_seconds(0.1, 600), "How long XAPI may wait for an event before it answers a poll."),
+        "sessions": Key(_whole(1, 64), "Number of pooled XAPI sessions, besides the session for events."),
+    },
+    "guest": {
+        "connect_timeout": Key(_seconds(0.1, 600), "Timeout of the TCP connection to a guest."),
+        "handshake_timeout": Key(_seconds(0.1, 600), "Timeout of the SSH server's greeting, of the SSH key exchange "
+                                                     "and of the TLS handshake, each."),
+        "login_timeout": Key(_seconds(0.1, 600), "Timeout of the SSH login; over TLS, of the first request."),
+        "keepalive": Key(_seconds(0.1, 3600), "Send a liveness probe after this much silence."),
+        "dead_after": Key(_seconds(0.1, 7200), "Close a connection after this much silence."),
     },
     "ssh": {
         "port": Key(_whole(1, 65535), "Port of the guests' SSH server."),
-        "user": Key(_NAME, "User to log in as where the VM's xscontainer-username names none."),
-        "connect_timeout": Key(_seconds(0.1, 600), "Deadline for the TCP connection."),
-        "banner_timeout": Key(_seconds(0.1, 600), "Deadline for the server's first line."),
-        "auth_timeout": Key(_seconds(0.1, 600), "Deadline for the login."),
-        "keepalive": Key(_seconds(0.1, 3600), "A sign of life is asked for after this long a silence."),
-        "dead_after": Key(_seconds(0.1, 7200), "A connection that is silent for this long is given up."),
-        "key_grace": Key(_seconds(0, 86400), "How long both of the pool's SSH keys are kept at least when one replaces "
-                                             "the other: a XAPI that is killed forgets up to 5 minutes."),
+        "user": Key(_matching("a user's name of letters, digits and _.@+\\-, with or without a $ at the end", USER),
+                    "User to log in as, unless xscontainer-username in the VM's other_config names another."),
+        "key_grace": Key(_seconds(0, 86400), "Keep the pool's previous SSH key for at least this long after it was "
+                                             "replaced: after a crash XAPI may lose the last 5 minutes of changes."),
     },
     "engine": {
-        "socket": Key(_SOCKET, "The engine's socket inside the guests; others are looked for after it."),
-        "tls_port": Key(_whole(1, 65535), "Port of the guests' engines that are reached over TLS."),
-        "request_timeout": Key(_seconds(0.1, 3600), "Deadline of one request to an engine."),
-        "max_response_bytes": Key(_whole(65536, 1 << 30), "A longer answer, or line of an event stream, is refused."),
-        "max_channels": Key(_whole(2, 9), "How many SSH channels may be open to one guest (sshd allows 10)."),
+        "socket": Key(_matching("an absolute path of at most 101 letters, digits and ._/@:+-, or npipe:////./pipe/NAME",
+                                ENGINE_SOCKET),
+                      "Path of the engine's socket in guests. It is tried before the other known paths."),
+        "tls_port": Key(_whole(1, 65535), "Port of engines over TLS."),
+        "request_timeout": Key(_seconds(0.1, 3600), "Timeout of a request to an engine."),
+        "max_response_bytes": Key(_whole(65536, 1 << 30),
+                                  "Largest accepted list of containers in bytes. Other answers may have 4 MiB."),
+        "max_channels": Key(_whole(2, 9), "How many SSH channels to one guest may be open at once (sshd allows 10). "
+                            "Reading stats opens up to 64 more for a moment, which sshd does not count."),
     },
     "address": {
-        "allow_loopback": Key(_SWITCH, "Contact guests at loopback addresses: for a simulated pool only."),
+        "allow_loopback": Key(_SWITCH, "Allow loopback addresses of guests. For simulated pools only."),
     },
     "publish": {
-        "burst": Key(_whole(1, 100), "How many writes for one VM may follow each other at once."),
-        "interval": Key(_seconds(0, 60), "After that, the time between two writes for one VM."),
-        "max_bytes": Key(_whole(4096, 300000), "Longest document; XAPI refuses requests beyond 307200 bytes."),
-        "max_containers": Key(_whole(1, 100000), "How many containers of one VM are looked at."),
-        "stale_after": Key(_seconds(0, 3600), "A VM that is out of reach for this long is reported as such."),
+        "burst": Key(_whole(1, 100), "How many consecutive writes for one VM need no pause."),
+        "interval": Key(_seconds(0, 60), "Pause between further writes for one VM."),
+        "max_bytes": Key(_whole(4096, 300000), "Largest size of a VM's other_config with our documents, in escaped "
+                                               "bytes. Other clients write the whole map, and XAPI refuses more than "
+                                               "307200 bytes."),
+        "max_containers": Key(_whole(1, 100000), "Most containers that are listed for one VM."),
+        "stale_after": Key(_seconds(0, 3600), "Replace a list with the reason when it was not confirmed for this "
+                                              "long."),
+        "host_writes": Key(_whole(1, 10000), "Writes to XAPI per second, shared by all VMs of this host. A VM that "
+                                             "rarely changes does not wait."),
+        "host_bytes": Key(_whole(10000, 1 << 30), "Bytes written to XAPI per second, shared by all VMs of this host."),
+        "wake_clients": Key(_one_of("auto", "yes", "no"),
+                            "Wake XAPI's clients 30 ms before lists are replaced, so that Xen Orchestra never sees a "
+                            "VM without its list. auto: only while a Xen Orchestra is connected to the pool."),
+        "ended_as_137": Key(_SWITCH, "Publish each stopped container as Exited (137), the only status for which Xen "
+                                     "Orchestra 5 offers Start. Its <reason> has the real exit code."),
     },
     "monitor": {
-        "resync_interval": Key(_seconds(0.1, 86400), "How often all is compared with XAPI and the engines anew."),
-        "info_interval": Key(_seconds(0.1, 86400), "How often docker_info and docker_version are read anew."),
-        "backoff_min": Key(_seconds(0.01, 60), "First pause before an unreachable VM is tried again."),
-        "backoff_max": Key(_seconds(0.1, 3600), "Longest pause before an unreachable VM is tried again."),
-        "start_workers": Key(_whole(1, 64), "How many VMs are connected to at once."),
+        "resync_interval": Key(_seconds(0.1, 86400), "Interval of full reconciliations with XAPI and the engines."),
+        "info_interval": Key(_seconds(0.1, 86400), "Interval between reads of docker_info and docker_version."),
+        "backoff_min": Key(_seconds(0.01, 60), "Delay before the first retry of an unreachable VM."),
+        "backoff_max": Key(_seconds(0.1, 3600), "Longest delay between two retries of an unreachable VM."),
+        "start_workers": Key(_whole(1, 64), "How many VMs are being connected to at once."),
     },
 }
 
-# Pairs (section, smaller key, larger key) that make no sense the other way round.
+# Keys that were renamed when the timeouts of SSH and TLS became one section. Files with the old names stay valid.
+RENAMED: Dict[Tuple[str, str], Tuple[str, str]] = {
+    ("ssh", "connect_timeout"): ("guest", "connect_timeout"),
+    ("ssh", "banner_timeout"): ("guest", "handshake_timeout"),
+    ("ssh", "auth_timeout"): ("guest", "login_timeout"),
+    ("ssh", "keepalive"): ("guest", "keepalive"),
+    ("ssh", "dead_after"): ("guest", "dead_after"),
+}
+
+# (section, key, key): the value of the first key must not exceed the value of the second.
 _ORDERED: Tuple[Tuple[str, str, str], ...] = (
-    ("ssh", "keepalive", "dead_after"),
+    ("guest", "keepalive", "dead_after"),
     ("monitor", "backoff_min", "backoff_max"),
 )
 
@@ -220,10 +270,10 @@ _ORDERED: Tuple[Tuple[str, str, str], ...] = (
 def load(path: Optional[str] = None, environ: Optional[Mapping[str, str]] = None) -> Loaded:
     """Read the settings file.
 
-    :param path: the file; None: the one that XSCONTAINER_CONF names, else the default one.
-    :param environ: instead of os.environ.
-    :raises SettingsError: it cannot be read or parsed, or a value is not as its key allows.
-        Only the default file may be absent: all defaults hold then.
+    :param path: the file; None: the file that XSCONTAINER_CONF names, else the default file.
+    :param environ: used instead of os.environ.
+    :raises SettingsError: if the file cannot be read or parsed, or a value is not allowed.
+        Without the default file all settings have their defaults; a file that is named must exist.
     """
     named = path or (os.environ if environ is None else environ).get(ENVIRONMENT_VARIABLE)
     chosen = named or DEFAULT_PATH
@@ -242,39 +292,50 @@ def load(path: Optional[str] = None, environ: Optional[Mapping[str, str]] = None
 
 
 def parse(text: str, path: str = DEFAULT_PATH) -> Loaded:
-    """Turn the text of a settings file into Settings; ``path`` is only named in messages.
+    """Return the settings in the text of a settings file.
 
+    :param path: named in messages only.
     :raises SettingsError: as for ``load``.
     """
     ini = RawConfigParser(default_section="", comment_prefixes=("#", ";"), delimiters=("=",))
     try:
         ini.read_string(text, source=path)
     except IniError as error:
-        raise SettingsError(f"The settings file {path} is no INI file: {_one_line(error)}.") from error
+        raise SettingsError(f"The settings file {path} is not a valid INI file: {_one_line(error)}.") from error
     warnings: List[str] = []
-    sections: Dict[str, Any] = {}
+    sections: Dict[str, Dict[str, Any]] = {}
     for name in ini.sections():
         if name not in KEYS:
             warnings.append(f"{path}: there is no section [{name}]; it is ignored.")
             continue
-        given = dict(ini.items(name))
-        unknown = [key for key in given if key not in KEYS[name]]
-        warnings += [f"{path}: section [{name}] has no key '{key}'; it is ignored." for key in unknown]
-        sections[name] = {key: _value(path, name, key, given[key]) for key in given if key not in unknown}
+        for key, given in ini.items(name):
+            section, current = RENAMED.get((name, key), (name, key))
+            if current not in KEYS[section]:
+                warnings.append(f"{path}: section [{name}] has no key '{key}'; it is ignored.")
+                continue
+            value = _value(path, (name, key), KEYS[section][current], given)
+            if section == name:
+                sections.setdefault(section, {})[current] = value
+            elif ini.has_option(section, current):
+                warnings.append(f"{path}: section [{name}], key '{key}' is ignored: section [{section}], key "
+                                f"'{current}' replaces it.")
+            else:
+                sections.setdefault(section, {})[current] = value
     defaults = Settings()
     settings = Settings(**{name: getattr(defaults, name)._replace(**values) for name, values in sections.items()})
     _check_order(path, settings)
     return Loaded(settings, warnings)
 
 
-def _value(path: str, section: str, key: str, text: str) -> Any:
-    kind = KEYS[section][key].kind
+def _value(path: str, where: Tuple[str, str], key: Key, text: str) -> Any:
+    """Return the value in ``text``; ``where``: section and key as the file names them."""
     try:
-        return kind.parse(text)
+        return key.kind.parse(text)
     except ValueError:
         shown = text if len(text) <= 60 else text[:60] + "..."
         raise SettingsError(
-            f"{path}: section [{section}], key '{key}': {shown!r} is not allowed.", f"It must be {kind.allowed}."
+            f"{path}: section [{where[0]}], key '{where[1]}': {shown!r} is not allowed.",
+            f"It must be {key.kind.allowed}."
         ) from None
 
 
@@ -293,8 +354,8 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()).rstrip(".")
 
 
-def _rows() -> Iterator[Tuple[str, str, str, Key]]:
-    """Every key in order: section, name, default as it is written in a file, description."""
+def rows() -> Iterator[Tuple[str, str, str, Key]]:
+    """Yield each key in order: section, name, default as written in a file, description."""
     defaults = Settings()
     for section, keys in KEYS.items():
         for name, key in keys.items():
@@ -308,22 +369,13 @@ def _written(value: Any) -> str:
 
 
 def sample() -> str:
-    """The settings file as we ship it: every key with its default, commented out."""
-    lines = ["# Settings of xscontainer. Every key is optional; what is commented out is the default.",
+    """Return the text of the shipped settings file: each key with its default, commented out."""
+    lines = ["# Settings of xscontainer. Every key is optional. The commented values are the defaults.",
              "# Restart xscontainer-monitor after a change.", ""]
     current = ""
-    for section, name, default, key in _rows():
+    for section, name, default, key in rows():
         if section != current:
             lines += [f"[{section}]", ""]
             current = section
         lines += [f"# {key.meaning}", f"# Allowed: {key.kind.allowed}.", f"#{name} = {default}".rstrip(), ""]
     return "\n".join(lines)
-
-
-def table() -> str:
-    """The same as a Markdown table for the README."""
-    lines = ["| section | key | default | allowed | meaning |", "|---|---|---|---|---|"]
-    for section, name, default, key in _rows():
-        shown = f"`{default}`" if default else ""
-        lines.append(f"| `[{section}]` | `{name}` | {shown} | {key.kind.allowed} | {key.meaning} |")
-    return "\n".join(lines) + "\n"

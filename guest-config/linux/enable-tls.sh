@@ -1,14 +1,16 @@
 #!/bin/sh
-# Has the Docker engine of this machine listen on a TCP port as well, for clients with a certificate of the pool's CA.
-# It stays reachable through its socket as before. Run again with newer certificates, it replaces the old ones; if the
-# engine does not start with them, or this is cut off, all is put back as it was.
+# Make the Docker engine of this machine listen on a TCP port too, for clients with a certificate of the pool's CA.
+# The engine stays reachable through its socket. Run the script again to replace the certificates by newer ones. If the
+# engine does not start with them, or the script is interrupted, all files are restored.
 #
 #   sh enable-tls.sh [--port 2376] [--source DIRECTORY] [--prefix DIRECTORY] [--no-restart]
 #   sh enable-tls.sh --remove
 #
-#   --source   where ca.pem, server-cert.pem and server-key.pem are; default: beside this script
-#   --prefix   the root of another file system, an image for instance; implies --no-restart
-#   --remove   undo it
+#   --port        TCP port to listen on; default: 2376
+#   --source      directory with ca.pem, server-cert.pem and server-key.pem; default: the script's own
+#   --prefix      root of another file system, such as an image; implies --no-restart
+#   --no-restart  do not restart the engine
+#   --remove      undo it: remove the certificates and the TCP port
 set -eu
 umask 077
 
@@ -35,16 +37,16 @@ while [ $# -gt 0 ]; do
     shift
 done
 case $port in
-    ''|*[!0-9]*|??????*) fail "$port is no TCP port" ;;
+    ''|*[!0-9]*|??????*) fail "$port is not a TCP port" ;;
 esac
-{ [ "$port" -ge 1 ] && [ "$port" -le 65535 ]; } || fail "$port is no TCP port"
+{ [ "$port" -ge 1 ] && [ "$port" -le 65535 ]; } || fail "$port is not a TCP port"
 
 directory=/etc/docker/tls
 dropins=$prefix/etc/systemd/system/docker.service.d
 dropin=$dropins/90-xscontainer-tls.conf
 
 if [ -z "$prefix" ] && [ "$(id -u)" -ne 0 ]; then
-    fail "this must be run by root"
+    fail "this script must be run by root"
 fi
 
 reload() {
@@ -52,7 +54,7 @@ reload() {
     systemctl daemon-reload && systemctl restart docker.service
 }
 
-# All that is put here.
+# Call a function for each file that this script writes.
 each() { # FUNCTION
     for name in ca.pem server-cert.pem server-key.pem; do
         "$1" "$prefix$directory/$name"
@@ -65,29 +67,29 @@ if [ -n "$remove" ]; then
     each gone
     rmdir -- "$prefix$directory" 2>/dev/null || :
     reload
-    say "The engine listens on its socket only."
+    say "The engine now listens on its socket only."
     exit 0
 fi
 
 for name in ca.pem server-cert.pem server-key.pem; do
-    [ -s "$source_directory/$name" ] || fail "there is no $source_directory/$name"
+    [ -s "$source_directory/$name" ] || fail "the file $source_directory/$name is missing or empty"
 done
 
 flags="--tlsverify --tlscacert=$directory/ca.pem --tlscert=$directory/server-cert.pem --tlskey=$directory/server-key.pem"
-# All addresses; the one for IPv6 serves IPv4 as well, where the kernel knows IPv6.
+# All addresses. With IPv6 in the kernel, the address for IPv6 serves IPv4 too.
 inet6=$prefix/proc/net/if_inet6
 [ -e "$inet6" ] || inet6=/proc/net/if_inet6
-if grep -q . "$inet6" 2>/dev/null; then # not -s: what is in /proc has no size
+if grep -q . "$inet6" 2>/dev/null; then # not -s: files in /proc have no size
     host="tcp://[::]:$port"
 else
     host="tcp://0.0.0.0:$port"
 fi
 
-# What dockerd refuses to have said twice, on its command line and in its file.
+# dockerd refuses an option that is both on its command line and in daemon.json.
 config=$prefix/etc/docker/daemon.json
 if [ -f "$config" ] && grep -Eq '"(hosts|tls|tlsverify|tlscacert|tlscert|tlskey)"[[:space:]]*:' "$config"; then
-    fail "/etc/docker/daemon.json sets \"hosts\" or TLS itself. Remove those keys there and run this again; or add
-    \"$host\" to its \"hosts\", copy the three .pem files to $directory and set \"tlsverify\": true,
+    fail "/etc/docker/daemon.json has keys for \"hosts\" or TLS. Remove these keys and run this script again. Or
+    add \"$host\" to \"hosts\", copy the three .pem files to $directory, and set \"tlsverify\": true,
     \"tlscacert\", \"tlscert\" and \"tlskey\" there."
 fi
 
@@ -99,10 +101,10 @@ for path in /etc/systemd/system /run/systemd/system /usr/local/lib/systemd/syste
         break
     fi
 done
-[ -n "$unit" ] || fail "systemd has no docker.service here. Copy the three .pem files to $directory and start dockerd
+[ -n "$unit" ] || fail "there is no docker.service of systemd. Copy the three .pem files to $directory and start dockerd
     with: -H $host $flags"
 
-# The command as it is without us: the last one that the unit and its drop-ins set, continued lines joined.
+# The command without this script: the last ExecStart of the unit and its other drop-ins, continued lines joined.
 set -- "$unit"
 for path in "$(dirname -- "$unit")/docker.service.d" "$dropins"; do
     for file in "$path"/*.conf; do
@@ -121,15 +123,15 @@ command=$(awk '
     { line = "" }
     END { print command }
 ' "$@")
-[ -n "$command" ] || fail "$unit does not say how dockerd is started"
+[ -n "$command" ] || fail "$unit has no ExecStart"
 case " $command" in
-    *' --tls'*) fail "docker.service starts dockerd with TLS options of its own. Remove them and run this again." ;;
+    *' --tls'*) fail "docker.service starts dockerd with TLS options of its own. Remove them and run this script again." ;;
     *' -H '*|*' --host'*|*' -H='*) ;;
-    # Without any, dockerd listens on its usual socket; with one, on that alone.
+    # Without any -H dockerd listens on its usual socket, with one only there.
     *) command="$command -H unix:///var/run/docker.sock" ;;
 esac
 
-# What is there is kept beside it until the engine has started with what is new.
+# Old files are kept beside the new ones until the engine has started.
 keep() { if [ -e "$1" ]; then cp -p -- "$1" "$1.old"; else rm -f -- "$1.old"; fi; }
 put_back() {
     rm -f -- "$1.new"
@@ -141,10 +143,10 @@ undo() {
     trap '' HUP INT TERM
     each put_back
     rmdir -- "$prefix$directory" "$dropins" 2>/dev/null || :
-    [ -z "$restarted" ] || reload || say "The engine does not start as it did before, either."
+    [ -z "$restarted" ] || reload || say "The engine does not start with the restored files either: see 'journalctl -u docker.service'."
 }
 
-# Each under another name first: what is there is either the old file or the new one.
+# Write under another name first: a file is either the old or the new one, never a part.
 put() { # SOURCE NAME MODE
     cp -- "$1" "$prefix$directory/$2.new"
     chmod "$3" "$prefix$directory/$2.new"
@@ -174,13 +176,13 @@ if [ -z "$prefix" ] && command -v restorecon >/dev/null 2>&1; then
 fi
 
 restarted=$restart
-reload || fail "dockerd does not start like that, so all is as it was: 'journalctl -u docker.service' says why."
+reload || fail "the engine does not start with TLS, so all files were restored: 'journalctl -u docker.service' says why."
 trap - EXIT
 each forget
 
-say "The engine listens on port $port, for clients with a certificate of the pool's CA."
+say "The engine now listens on port $port, for clients with a certificate of the pool's CA."
 if command -v firewall-cmd >/dev/null 2>&1; then
-    say "Open the port for the hosts of the pool: firewall-cmd --permanent --add-port=$port/tcp && firewall-cmd --reload"
+    say "Open the port to the hosts of the pool: firewall-cmd --permanent --add-port=$port/tcp && firewall-cmd --reload"
 elif command -v ufw >/dev/null 2>&1; then
-    say "Open the port for the hosts of the pool: ufw allow from HOST to any port $port proto tcp"
+    say "Open the port to the hosts of the pool: ufw allow from HOST to any port $port proto tcp"
 fi

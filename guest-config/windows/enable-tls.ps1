@@ -1,13 +1,13 @@
 <#
 .SYNOPSIS
-Has the Docker engine of this machine listen on a TCP port as well, for clients with a certificate of the pool's CA.
+Make the Docker engine of this machine listen on a TCP port too, for clients with a certificate of the pool's CA.
 
 .DESCRIPTION
-Copies ca.pem, server-cert.pem and server-key.pem to C:\ProgramData\docker\xscontainer-tls, for administrators and the
-system only, adds to daemon.json what makes the engine use them, restarts the service and opens the port in the firewall.
-The engine stays reachable through its named pipe. Run again with newer certificates, it replaces the old ones. If the
-engine does not start like that, all is put back as it was. Where daemon.json has a port or TLS keys already that are
-not from here, nothing is done; -Remove takes away what is from here and nothing else.
+Copies ca.pem, server-cert.pem and server-key.pem to C:\ProgramData\docker\xscontainer-tls, readable only by
+administrators and the system. Adds the keys for TLS to daemon.json, restarts the service and opens the port in the
+firewall. The engine stays reachable through its named pipe. Run the script again to replace the certificates by newer
+ones. If the engine does not start, all files are restored. If daemon.json has a port or TLS keys from elsewhere, the
+script changes nothing. -Remove removes only what this script has added.
 
 .EXAMPLE
 powershell -ExecutionPolicy Bypass -File D:\enable-tls.ps1
@@ -21,13 +21,13 @@ powershell -ExecutionPolicy Bypass -File D:\enable-tls.ps1 -Remove
 param(
     # The port to listen on.
     [ValidateRange(1, 65535)] [int] $Port = 2376,
-    # The address to listen on: all for IPv4; '[::]' is all for both.
+    # The address to listen on. The default is all IPv4 addresses; '[::]' is all of IPv4 and IPv6.
     [string] $Address = '0.0.0.0',
-    # Where the certificates are.
+    # The directory with the certificates.
     [string] $Source = $PSScriptRoot,
     # The name of the engine's service.
     [string] $Service = 'docker',
-    # Undo it.
+    # Undo it: remove the certificates and the TCP port.
     [switch] $Remove
 )
 
@@ -39,7 +39,7 @@ $ConfigFile = Join-Path (Join-Path $Data 'config') 'daemon.json'
 $RuleName = 'xscontainer-docker-tls'
 $Directory = Join-Path $Data 'xscontainer-tls'
 $Names = 'ca.pem', 'server-cert.pem', 'server-key.pem'
-# What was added to "hosts": with it there, the rest of daemon.json that points here is from here, too.
+# The entry that this script added to "hosts". If it exists, the TLS keys that point here are from this script, too.
 $Record = Join-Path $Directory 'host.txt'
 $TlsKeys = @{
     tlsverify = $true
@@ -58,7 +58,7 @@ function Read-Config {
 function Write-Config([psobject] $Config) {
     $text = ConvertTo-Json -InputObject $Config -Depth 32
     [IO.Directory]::CreateDirectory((Split-Path $ConfigFile)) | Out-Null
-    # Not Set-Content: it would begin the file with a byte order mark, which dockerd takes for garbage.
+    # Not Set-Content: it would write a byte order mark, which dockerd refuses.
     [IO.File]::WriteAllText($ConfigFile, $text, (New-Object Text.UTF8Encoding $false))
 }
 
@@ -71,7 +71,7 @@ function Remove-Key([psobject] $Config, [string] $Key) {
 }
 
 function Protect-Directory([string] $Path) {
-    # By identifier: the groups have other names in other languages. S-1-5-18 is the system, S-1-5-32-544 administrators.
+    # By identifier: group names depend on the language. S-1-5-18 is the system, S-1-5-32-544 the administrators.
     $acl = New-Object Security.AccessControl.DirectorySecurity
     $acl.SetAccessRuleProtection($true, $false)
     foreach ($sid in 'S-1-5-18', 'S-1-5-32-544') {
@@ -88,14 +88,14 @@ function Restart-Engine {
 }
 
 if (-not (Get-Service -Name $Service -ErrorAction SilentlyContinue)) {
-    throw "There is no service named '$Service' here."
+    throw "There is no service with the name '$Service'. Give its name with -Service."
 }
 $config = Read-Config
 $ours = if (Test-Path -LiteralPath $Record) { [IO.File]::ReadAllText($Record).Trim() } else { '' }
 $hosts = @()
 if ($config.PSObject.Properties['hosts']) { $hosts = @($config.hosts) }
 
-# What somebody else has set up is left alone: all ports but ours, and all keys that do not say what we would.
+# Ports and keys from elsewhere are left alone: all ports but ours, and all keys with other values than ours.
 $foreign = @($hosts | Where-Object { $_ -notlike 'npipe:*' -and $_ -ne $ours })
 foreach ($key in @('tls') + @($TlsKeys.Keys)) {
     $found = $config.PSObject.Properties[$key]
@@ -103,19 +103,19 @@ foreach ($key in @('tls') + @($TlsKeys.Keys)) {
 }
 
 if ($Remove) {
-    if (-not $ours) { throw 'There is nothing here that this script has set up.' }
+    if (-not $ours) { throw 'This script has not set up anything on this machine.' }
 } else {
     foreach ($name in $Names) {
-        if (-not (Test-Path -LiteralPath (Join-Path $Source $name))) { throw "There is no $name in $Source." }
+        if (-not (Test-Path -LiteralPath (Join-Path $Source $name))) { throw "The file $name is missing in $Source." }
     }
     if ($foreign.Count -gt 0) {
-        throw ("$ConfigFile has ports or TLS keys already, which this would replace: $($foreign -join ', '). Remove them " +
-            'there and run this again, or have the engine take the certificates that are on this disc yourself.')
+        throw ("$ConfigFile has ports or TLS keys from elsewhere: $($foreign -join ', '). Remove them there and run this " +
+            'script again, or configure the engine by hand with the certificates of this CD.')
     }
-    # What dockerd refuses to have said twice, on its command line and in its file.
+    # dockerd refuses an option that is both on its command line and in daemon.json.
     $command = (Get-ItemProperty "HKLM:\SYSTEM\CurrentControlSet\Services\$Service").ImagePath
     if ($command -match '\s(-H|--host|--tls)') {
-        throw "The service '$Service' is registered with options for hosts or TLS: $command. Register it without them first."
+        throw "The service '$Service' is registered with options for hosts or TLS: $command. Register it without these options first."
     }
 }
 
@@ -131,15 +131,15 @@ try {
         foreach ($key in $TlsKeys.Keys) {
             if ($foreign -notcontains $key) { Remove-Key $config $key }
         }
-        # The pipe alone is what the engine listens on by itself.
+        # The pipe alone is the default of the engine.
         if (($hosts -join ' ') -in '', 'npipe://') { Remove-Key $config 'hosts' } else { Set-Key $config 'hosts' $hosts }
         Remove-Item -LiteralPath $Record
     } else {
         [IO.Directory]::CreateDirectory($Directory) | Out-Null
-        # Before anything is in there.
+        # Before files are written into it.
         Protect-Directory $Directory
         foreach ($name in $Names) {
-            # Not Copy-Item: a file on a CD is read-only, and the next one is to replace it.
+            # Not Copy-Item: it copies the read-only attribute of the CD, and the file could not be replaced later.
             [IO.File]::WriteAllBytes((Join-Path $Directory $name), [IO.File]::ReadAllBytes((Join-Path $Source $name)))
         }
         if ($hosts.Count -eq 0) { $hosts = @('npipe://') }
@@ -159,8 +159,8 @@ try {
             Remove-Item -LiteralPath $path -ErrorAction SilentlyContinue
         }
     }
-    try { Restart-Engine } catch { Write-Warning "The engine does not start as it did before, either: $_" }
-    throw "The engine does not start like that, so all is as it was; the event log says why. $why"
+    try { Restart-Engine } catch { Write-Warning "The engine does not start with the restored files either: $_" }
+    throw "The engine does not start with TLS, so all files were restored. The event log says why. $why"
 }
 
 Get-NetFirewallRule -Name $RuleName -ErrorAction SilentlyContinue | Remove-NetFirewallRule
@@ -168,9 +168,9 @@ if ($Remove) {
     foreach ($name in $Names) {
         Remove-Item -LiteralPath (Join-Path $Directory $name) -ErrorAction SilentlyContinue
     }
-    Write-Output 'The engine listens on its named pipe only.'
+    Write-Output 'The engine now listens on its named pipe only.'
 } else {
     New-NetFirewallRule -Name $RuleName -DisplayName 'Docker over TLS (xscontainer)' -Direction Inbound -Protocol TCP `
         -LocalPort $Port -Action Allow | Out-Null
-    Write-Output "The engine listens on port $Port, for clients with a certificate of the pool's CA."
+    Write-Output "The engine now listens on port $Port, for clients with a certificate of the pool's CA."
 }

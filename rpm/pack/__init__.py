@@ -1,10 +1,11 @@
-"""Builds the supplemental pack: ``python -m rpm.pack``, or ``make pack``.
+"""Build the supplemental pack: ``python -m rpm.pack``, or ``make pack``.
 
-release    what is built: version, target interpreter, names, uuid
-tools      programs that are run, and where they come from
-carried    the pinned libraries, checked and unpacked, and the list of them
+release    version, target interpreter, names and uuid of the pack
+tools      the programs that the build runs
+carried    the pinned libraries, checked and unpacked, and their SBOM
 payload    the files of the package xscontainer as they lie on a host
-packages   RPMs of it
+stage      payload and libraries together
+packages   the RPMs
 signing    the key, and signatures with it
 medium     update.xml, repository and ISO
 """

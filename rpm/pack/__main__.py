@@ -2,8 +2,8 @@
 
     python -m rpm.pack [--target 3.6] [--sign-key KEY] [--version V] [--output dist]
 
-In the output directory are then the ISO, the public key, the pack's tree (a yum repository as well) and a
-sample .repo file for it.
+The output directory then holds the ISO, the public key, the pack's tree (which is a yum repository too) and a sample
+.repo file for the tree.
 """
 
 import argparse
@@ -13,33 +13,42 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import List, NamedTuple, Optional
+from typing import List, NamedTuple, Optional, Tuple
 
 from rpm.pack import carried, medium, packages, payload, signing, tools
 from rpm.pack.release import LABEL, TARGETS, TEMPLATES, Release, check_version
+from rpm.pack.stage import Staged, stage
 from rpm.pack.tools import BuildError
 from xscontainer import __version__
 
 
 class Built(NamedTuple):
-    """``installed_size``: bytes, by RPM's count."""
+    """A pack that was built.
+
+    :ivar iso, tree, key: paths.
+    :ivar installed_size: bytes, as RPM counts them.
+    :ivar wheels: directory with the wheels of the carried libraries.
+    """
 
     release: Release
     iso: str
     tree: str
     key: str
     installed_size: int
+    wheels: str
+    staged: Staged
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m rpm.pack", description="Build the supplemental pack.")
     parser.add_argument("--target", choices=sorted(TARGETS), default="3.6", help="dom0's Python (default: 3.6)")
-    parser.add_argument("--version", default=__version__, help="another version than the tree's")
-    parser.add_argument("--platform-version", help="what dom0 must provide as platform-version; none: anything")
+    parser.add_argument("--version", default=__version__, help="version of the pack (default: the tree's)")
+    parser.add_argument("--platform-version", help="version that dom0 must provide as platform-version; none: any")
     parser.add_argument("--sign-key", metavar="KEY", help="a file with a secret key, or a name in your keyring; "
-                                                          "default: a new key to throw away")
-    parser.add_argument("--output", default="dist", help="directory for what is built (default: dist)")
-    parser.add_argument("--wheels", default="build/wheels", help="directory that keeps downloads")
+                                                          "default: a new throw-away key")
+    parser.add_argument("--output", default="dist", help="directory for the pack (default: dist)")
+    parser.add_argument("--wheels", default="build/wheels",
+                        help="directory that keeps downloads (default: build/wheels)")
     options = parser.parse_args(arguments)
     begun = time.monotonic()
     try:
@@ -57,29 +66,31 @@ def main(arguments: Optional[List[str]] = None) -> int:
         return 1
     print(f"{built.iso}: {os.path.getsize(built.iso) / 1e6:.1f} MB, {built.installed_size / 1e6:.1f} MB installed, "
           f"uuid {release.uuid}, built in {time.monotonic() - begun:.0f} s")
-    print(f"{built.key}: the key it is signed with" + ("" if options.sign_key else ", to be thrown away"))
+    print(f"{built.key}: the key it is signed with" + ("" if options.sign_key else ", a throw-away key"))
     return 0
 
 
 def source_date() -> int:
-    """Seconds since the epoch that everything built bears: the commit's, or what the environment says."""
+    """Return the time of all files in the pack, seconds since the epoch: SOURCE_DATE_EPOCH, or the commit's time."""
     given = os.environ.get("SOURCE_DATE_EPOCH", "")
     if given:
         return int(given)
     command = ["git", "-C", payload.ROOT, "log", "-1", "--format=%ct"]
     try:
-        told = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60).stdout
+        printed = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60).stdout
     except OSError:
-        told = b""
-    # Without git: the file that changes with each version.
-    return int(told or os.path.getmtime(os.path.join(payload.ROOT, "xscontainer", "__init__.py")))
+        printed = b""
+    # Without git: the time of the file that changes with each version.
+    return int(printed or os.path.getmtime(os.path.join(payload.ROOT, "xscontainer", "__init__.py")))
 
 
 def build(release: Release, signer: signing.Signer, output: str, wheels: str,
           templates: str = payload.TEMPLATES_SOURCE) -> Built:
-    """:param templates: directory of the VM templates.
+    """Build the pack into the directory ``output``.
 
-    :raises BuildError: a step failed.
+    :param wheels: directory for downloaded wheels.
+    :param templates: directory of the VM templates.
+    :raises BuildError: when a step fails.
     """
     os.umask(0o022)
     os.makedirs(output, exist_ok=True)
@@ -88,7 +99,9 @@ def build(release: Release, signer: signing.Signer, output: str, wheels: str,
     rpms = os.path.join(tree, "Packages")
     os.makedirs(rpms)
     with tempfile.TemporaryDirectory(prefix="xpack-") as scratch:
-        size = _payload(release, scratch, rpms, wheels) + _templates(release, scratch, rpms, templates)
+        kept = _wheels(release, wheels)
+        staged, size = _payload(release, scratch, rpms, kept)
+        size += _templates(release, scratch, rpms, templates)
         update = medium.update_xml(release, size)
         packages.build("control-" + LABEL, release, "", scratch, rpms, {"platform_version": release.platform_version})
         packages.build("update-" + LABEL, release, "", scratch, rpms,
@@ -103,38 +116,30 @@ def build(release: Release, signer: signing.Signer, output: str, wheels: str,
     medium.make_iso(tree, iso, release)
     with open(os.path.join(output, LABEL + ".repo"), "w", encoding="utf-8") as file:
         file.write(medium.repo_file(release))
-    return Built(release, iso, tree, signer.export(output), size)
+    return Built(release, iso, tree, signer.export(output), size, kept, staged)
 
 
-def _payload(release: Release, scratch: str, rpms: str, wheels: str) -> int:
-    """Build the package xscontainer; its installed size in bytes by RPM's count."""
-    requirements = os.path.join(payload.ROOT, "requirements", release.target.requirements)
-    stage = os.path.join(scratch, "stage")
-    private = os.path.join(stage, payload.PRIVATE)
-    os.makedirs(private)
-    libraries = carried.unpack(_wheels(requirements, release, wheels), requirements, private)
-    payload.lay_out(stage, release.version)
-    with open(os.path.join(private, "carried.cdx.json"), "w", encoding="utf-8") as file:
-        file.write(carried.bill_of_materials(libraries, release))
-    payload.settle(stage, release.epoch_seconds)
-    licences = sorted({f"({library.licence})" if " " in library.licence else library.licence for library in libraries})
-    built = packages.build(LABEL, release, stage, scratch, rpms,
-                           {"licence": " AND ".join(["BSD-2-Clause"] + licences), "arch": "x86_64"})
-    return int(packages.query(built, "%{SIZE}", release.epoch_seconds))
+def _payload(release: Release, scratch: str, rpms: str, wheels: str) -> "Tuple[Staged, int]":
+    """Build the package xscontainer; return its content and its installed size in bytes, as RPM counts."""
+    directory = os.path.join(scratch, "stage")
+    staged = stage(release, wheels, directory)
+    built = packages.build(LABEL, release, directory, scratch, rpms, {"licence": staged.licence, "arch": "x86_64"})
+    return staged, int(packages.query(built, "%{SIZE}", release.epoch_seconds))
 
 
 def _templates(release: Release, scratch: str, rpms: str, source: str) -> int:
-    """Build the package of VM templates; its installed size in bytes by RPM's count."""
-    stage = os.path.join(scratch, "templates")
-    digest = payload.lay_out_templates(stage, source)
-    payload.settle(stage, release.epoch_seconds)
-    built = packages.build(TEMPLATES, release, stage, scratch, rpms,
+    """Build the package of VM templates; return its installed size in bytes, as RPM counts."""
+    directory = os.path.join(scratch, "templates")
+    digest = payload.lay_out_templates(directory, source)
+    payload.settle(directory, release.epoch_seconds)
+    built = packages.build(TEMPLATES, release, directory, scratch, rpms,
                            {"templates": str(int(bool(digest))), "templates_digest": digest or "none"})
     return int(packages.query(built, "%{SIZE}", release.epoch_seconds))
 
 
-def _wheels(requirements: str, release: Release, kept: str) -> str:
-    """A directory with exactly the pinned wheels; downloads are kept and compared with the hashes each time."""
+def _wheels(release: Release, kept: str) -> str:
+    """Return a directory with exactly the pinned wheels; pip compares kept downloads with the hashes each time."""
+    requirements = os.path.join(payload.ROOT, "requirements", release.target.requirements)
     directory = os.path.join(kept, release.target.tag)
     os.makedirs(directory, exist_ok=True)
     carried.fetch(requirements, release.target, directory)

@@ -1,4 +1,4 @@
-"""What XAPI reads of a pack: update.xml, the repository, and the ISO around both."""
+"""Make the parts of a pack that XAPI reads: update.xml, the repository, and the ISO with both."""
 
 import os
 from typing import List
@@ -25,7 +25,10 @@ COMPS = f"""<?xml version="1.0" encoding="UTF-8"?>
 
 
 def update_xml(release: Release, installation_size: int) -> str:
-    """:param installation_size: bytes; the precheck of XAPI compares it with the free space of /."""
+    """Return the content of update.xml.
+
+    :param installation_size: bytes; the precheck of XAPI compares it with the free space of /.
+    """
     attributes = [
         ("name-label", LABEL), ("version", release.version), ("uuid", release.uuid),
         ("installation-size", str(installation_size)), ("key", release.key_file), ("control", f"control-{LABEL}"),
@@ -35,7 +38,10 @@ def update_xml(release: Release, installation_size: int) -> str:
 
 
 def make_repository(tree: str, release: Release) -> None:
-    """:param tree: the pack's directory, with its RPMs in Packages/."""
+    """Make the directory of a pack a yum repository.
+
+    :param tree: the directory, with RPMs in Packages/.
+    """
     comps = os.path.join(tree, "comps.xml")
     with open(comps, "w", encoding="utf-8") as file:
         file.write(COMPS)
@@ -46,7 +52,7 @@ def make_repository(tree: str, release: Release) -> None:
 
 
 def make_iso(tree: str, path: str, release: Release) -> None:
-    """ISO 9660 with Rock Ridge and Joliet, every time in it that of the release."""
+    """Make an ISO 9660 image with Rock Ridge and Joliet; all times in it are the release's."""
     for directory, _, names in os.walk(tree):
         for name in names + ["."]:
             os.utime(os.path.join(directory, name), (release.epoch_seconds, release.epoch_seconds))
@@ -56,8 +62,8 @@ def make_iso(tree: str, path: str, release: Release) -> None:
 
 
 def repo_file(release: Release) -> str:
-    """For the second way to install: yum, from the same tree. Disabled, as XCP-ng asks of further repositories."""
+    """Return a .repo file for an installation by yum; disabled, as XCP-ng requires of foreign repositories."""
     return "\n".join((
-        f"[{LABEL}]", "name=" + DESCRIPTION, "# Where the pack's directory lies.",
+        f"[{LABEL}]", "name=" + DESCRIPTION, "# The pack's directory on this host.",
         f"baseurl=file:///opt/{release.name}", "enabled=0", "gpgcheck=1", "repo_gpgcheck=1",
         f"gpgkey=file:///etc/pki/rpm-gpg/{release.key_file}", ""))

@@ -1,21 +1,24 @@
-"""The files of the package xscontainer, laid out as on a host."""
+"""Lay out the files of the packages as on a host."""
 
 import hashlib
 import json
 import os
 import re
 import shutil
-from typing import List, Tuple
+import subprocess
+import sys
+from typing import Callable, List, Match, Tuple, Union
 
 from rpm.pack.tools import BuildError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FILES = os.path.join(ROOT, "rpm", "files")
-# As PRIVATE_DIRECTORY in xapi-plugins/xscontainer.
+# Equal to PRIVATE_DIRECTORY in xapi-plugins/xscontainer.
 PRIVATE = "usr/lib/xscontainer"
+COMPLETION = "usr/share/bash-completion/completions/xscontainer"
 TEMPLATES = "usr/share/xapi/vm-templates"
 GUEST_CONFIG = "usr/share/xscontainer/guest-config"
-# What goes into guests, and below templates/ the VM templates, which are a package of their own.
+# Files for guests; the VM templates in templates/ are a package of their own.
 GUEST_CONFIG_SOURCE = os.path.join(ROOT, "guest-config")
 TEMPLATES_SOURCE = os.path.join(GUEST_CONFIG_SOURCE, "templates")
 LOG_FILE = "/var/log/xscontainer.log"
@@ -31,14 +34,18 @@ PLACES: List[Tuple[str, str, int]] = [
     ("rpm/files/logrotate", "etc/logrotate.d/xscontainer", 0o644),
     ("rpm/files/bugtool.xml", "etc/xensource/bugtool/xscontainer.xml", 0o644),
     ("rpm/files/bugtool-stuff.xml", "etc/xensource/bugtool/xscontainer/stuff.xml", 0o644),
-    ("rpm/files/XenAPI.py", PRIVATE + "/XenAPI.py", 0o644),
     ("LICENSE", PRIVATE + "/LICENSE", 0o644),
     ("README.md", PRIVATE + "/README.md", 0o644),
+    ("SECURITY.md", PRIVATE + "/SECURITY.md", 0o644),
+    ("docs/man/xscontainer.1", "usr/share/man/man1/xscontainer.1", 0o644),
+    ("docs/man/xscontainer-monitor.8", "usr/share/man/man8/xscontainer-monitor.8", 0o644),
+    ("docs/man/xscontainer-prepare-vm.8", "usr/share/man/man8/xscontainer-prepare-vm.8", 0o644),
+    ("docs/man/xscontainer.conf.5", "usr/share/man/man5/xscontainer.conf.5", 0o644),
 ]
 
 
 def lay_out(stage: str, version: str) -> None:
-    """Put all but the carried libraries into ``stage``, the root of a host's file system."""
+    """Put everything except the carried libraries into ``stage``, the root of a host's file system."""
     for source, place, mode in PLACES:
         path = os.path.join(stage, place)
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -47,20 +54,36 @@ def lay_out(stage: str, version: str) -> None:
     package = os.path.join(stage, PRIVATE, "xscontainer")
     shutil.copytree(
         os.path.join(ROOT, "xscontainer"), package, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", "simulator"))
-    _replace(os.path.join(package, "__init__.py"), r'(?m)^__version__ = "[^"]+"$', f'__version__ = "{version}"')
+    init = os.path.join(package, "__init__.py")
+    _replace(init, r'(?m)^__version__ = "[^"]+"$', f'__version__ = "{version}"')
+    _replace(init, r'(?m)^__commit__ = "\$Format:%H\$"$|^__commit__ = "([0-9a-f]{40})"$',
+             lambda found: f'__commit__ = "{found.group(1) or commit()}"')
+    docs = os.path.join(ROOT, "docs")
+    shutil.copytree(docs, os.path.join(stage, PRIVATE, "docs"), ignore=lambda directory, names: [
+        name for name in names if not name.endswith(".md")])
     lay_out_guest_config(stage)
     _settings(stage)
 
 
 def _settings(stage: str) -> None:
-    """The sample, but for the one key whose default does not suit dom0: its journal is small and not kept."""
+    """Put the sample of the settings into ``stage``, with a log file: dom0's journal is small and not kept."""
     path = os.path.join(stage, "etc", "xscontainer", "xscontainer.conf")
     os.makedirs(os.path.dirname(path))
     shutil.copyfile(os.path.join(ROOT, "rpm", "xscontainer.conf"), path)
     _replace(path, r"(?m)^#log_file =$", f"log_file = {LOG_FILE}")
 
 
-def _replace(path: str, pattern: str, text: str) -> None:
+def commit() -> str:
+    """Return the commit of this checkout, 40 hexadecimal digits; without git the placeholder."""
+    command = ["git", "-C", ROOT, "rev-parse", "--verify", "HEAD"]
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60)
+    except OSError:
+        return "$Format:%H$"
+    return done.stdout.decode("ascii", "replace").strip() or "$Format:%H$"
+
+
+def _replace(path: str, pattern: str, text: "Union[str, Callable[[Match[str]], str]]") -> None:
     with open(path, encoding="utf-8") as file:
         content, count = re.subn(pattern, text, file.read())
     if count != 1:
@@ -69,8 +92,32 @@ def _replace(path: str, pattern: str, text: str) -> None:
         file.write(content)
 
 
+def lay_out_completion(stage: str) -> None:
+    """Put the completion for bash into ``stage``, from the carried library argcomplete.
+
+    If the library is that of a newer interpreter, which this one cannot import, this interpreter's own makes it.
+
+    :raises BuildError: when there is no such library.
+    """
+    if not os.path.isdir(os.path.join(stage, PRIVATE, "argcomplete")):
+        raise BuildError("the completion for bash cannot be made: the pack carries no argcomplete")
+    program = ("import sys; sys.path.insert(0, sys.argv[1]); from xscontainer.cli.completion import scripts; "
+               "sys.stdout.write(scripts.script('bash'))")
+    for options, place in (("-ISB", os.path.join(stage, PRIVATE)), ("-IB", ROOT)):
+        made = subprocess.run([sys.executable, options, "-c", program, place],
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+        if not made.returncode:
+            break
+    else:
+        raise BuildError(f"the completion for bash cannot be made: {made.stderr.decode('utf-8', 'replace')}")
+    path = os.path.join(stage, COMPLETION)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as file:
+        file.write(made.stdout)
+
+
 def lay_out_guest_config(stage: str, source: str = GUEST_CONFIG_SOURCE) -> None:
-    """Put what goes into guests into ``stage``; the directory is there even if there is nothing yet."""
+    """Put the files for guests into ``stage``; the directory exists even if there are none."""
     place = os.path.join(stage, GUEST_CONFIG)
     if os.path.isdir(source):
         shutil.copytree(source, place, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", "templates"))
@@ -79,9 +126,9 @@ def lay_out_guest_config(stage: str, source: str = GUEST_CONFIG_SOURCE) -> None:
 
 
 def lay_out_templates(stage: str, source: str = TEMPLATES_SOURCE) -> str:
-    """Put every VM template below ``source`` into ``stage``; the digest of them all, "" if there is none.
+    """Put every VM template below ``source`` into ``stage`` and return their common digest, "" if there is none.
 
-    :raises BuildError: two have one name, or one is no JSON: XAPI would import none of those that follow it.
+    :raises BuildError: when two have the same name, or one is invalid JSON: XAPI would import none after it.
     """
     place, digest = os.path.join(stage, TEMPLATES), hashlib.sha256()
     os.makedirs(place)
@@ -103,7 +150,7 @@ def lay_out_templates(stage: str, source: str = TEMPLATES_SOURCE) -> str:
 
 
 def settle(stage: str, epoch_seconds: int) -> None:
-    """Same owner rights and times whoever builds, and whenever."""
+    """Give all files the same rights and times, independent of the builder and the time of the build."""
     for directory, _, names in os.walk(stage):
         os.chmod(directory, 0o755)
         for name in names:

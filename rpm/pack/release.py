@@ -1,24 +1,24 @@
-"""What is built. Pure."""
+"""Names, version and targets of a pack. Pure."""
 
 import re
 import uuid
 from typing import List, NamedTuple, Optional
 
 LABEL = "xscontainer"
-# Ours follows a package of the same name whose version we cannot know.
+# This pack replaces one of the same name whose version is not known.
 EPOCH = "1"
 TEMPLATES = "xscontainer-guest-templates"
-# Changing it would give every released version a second uuid.
+# Do not change it: every released version would get another uuid.
 NAMESPACE = uuid.UUID("5f0c1f3e-7a55-5d0b-9c58-7d1f53a0c6b1")
-DESCRIPTION = "Shows and steers the Docker containers inside VMs"
+DESCRIPTION = "Lists and controls the containers inside VMs"
 
 
 class Target(NamedTuple):
-    """An interpreter of a dom0.
+    """The Python interpreter of a dom0. docs/support.py says which hosts have it.
 
-    :ivar requirements: file in requirements/ with what is carried for it.
-    :ivar platforms: tags of wheels that its C library can load.
-    :ivar platform_version: what its dom0 provides, "" where nobody knows yet.
+    :ivar requirements: file in requirements/ with the pins of the carried libraries.
+    :ivar platforms: tags of wheels that the C library of this dom0 can load.
+    :ivar platform_version: version that this dom0 provides as platform-version, "" while it is not known.
     """
 
     python: str
@@ -43,7 +43,11 @@ TARGETS = {
 
 
 class Release(NamedTuple):
-    """``epoch_seconds``: the time that every file and header of it bears."""
+    """A version of the pack for one target.
+
+    :ivar key_file: name of the public key's file.
+    :ivar epoch_seconds: time of all files and headers, seconds since the epoch.
+    """
 
     version: str
     target: Target
@@ -53,12 +57,12 @@ class Release(NamedTuple):
 
     @property
     def release(self) -> str:
-        """RPM's; with the target in it, for packs of two targets must not pass for one another."""
+        """RPM's release. It names the target, so that packs for two targets cannot be confused."""
         return f"1.{self.target.tag}"
 
     @property
     def uuid(self) -> str:
-        """A rebuild keeps it, another version or target has another one."""
+        """The pack's uuid: the same for a rebuild, another one for another version or target."""
         return str(uuid.uuid5(NAMESPACE, f"{LABEL} {self.version}-{self.release}"))
 
     @property
@@ -67,7 +71,7 @@ class Release(NamedTuple):
 
 
 def check_version(version: str) -> Optional[str]:
-    """What is wrong with it, for XAPI and for RPM; None if nothing is."""
+    """Return the reason why XAPI or RPM cannot use the version; None if they can."""
     if re.match(r"[0-9A-Za-z][0-9A-Za-z.+~]*\Z", version):
         return None
-    return f"{version!r} is no version of letters, digits, '.', '+' and '~'"
+    return f"{version!r} is not a version: only letters, digits, '.', '+' and '~' are allowed"

@@ -1,6 +1,6 @@
-"""The key of a pack, and signatures with it.
+"""Choose or make the key of a pack, and sign with it.
 
-gnupg 2.0 in dom0 and XAPI ask for a plain key: RSA, for signing only, without subkeys, without an end.
+gnupg 2.0 in dom0 and XAPI accept only an RSA signing-only key without subkeys or expiry date.
 """
 
 import contextlib
@@ -29,7 +29,11 @@ Expire-Date: {expire}
 
 
 class Signer(NamedTuple):
-    """``home``: gpg's directory with the key; "" is the caller's own."""
+    """A key to sign with.
+
+    :ivar home: gpg's directory with the key; "" for the caller's own.
+    :ivar key_file: name of the file with the public key.
+    """
 
     home: str
     fingerprint: str
@@ -39,7 +43,7 @@ class Signer(NamedTuple):
         return environment(0, {"GNUPGHOME": self.home} if self.home else {})
 
     def sign_file(self, path: str) -> None:
-        """Write ``path``.asc."""
+        """Write a detached signature to ``path``.asc."""
         run(["gpg", "--batch", "--yes", "--armor", "--digest-algo", "SHA256", "--local-user", self.fingerprint,
              "--detach-sign", "--output", path + ".asc", path], self._environ())
 
@@ -51,7 +55,7 @@ class Signer(NamedTuple):
         run(["rpmsign"] + defines + ["--addsign"] + paths, self._environ())
 
     def export(self, directory: str) -> str:
-        """The path of the public key, armored, in ``directory``."""
+        """Write the armored public key into ``directory`` and return its path."""
         path = os.path.join(directory, self.key_file)
         text = run(["gpg", "--batch", "--armor", "--export", self.fingerprint], self._environ())
         with open(path, "w", encoding="ascii") as file:
@@ -61,9 +65,10 @@ class Signer(NamedTuple):
 
 @contextlib.contextmanager
 def signer(key: Optional[str]) -> "Iterator[Signer]":
-    """:param key: a file with a secret key, or what names one in the caller's keyring; None makes one to throw away.
+    """Yield a signer.
 
-    :raises BuildError: there is no such key, or hosts could not use it.
+    :param key: a file with a secret key, or the name of a key in the caller's keyring; None makes a throw-away key.
+    :raises BuildError: when there is no such key, or hosts cannot use it.
     """
     if key and not os.path.isfile(key):
         yield _checked(Signer("", key, RELEASE_KEY))
@@ -78,7 +83,7 @@ def signer(key: Optional[str]) -> "Iterator[Signer]":
 
 @contextlib.contextmanager
 def keyring() -> "Iterator[str]":
-    """A directory for gpg, empty at first; in the end it is gone, and so is gpg's agent."""
+    """Yield an empty directory for gpg; remove it at the end and stop its agent."""
     with tempfile.TemporaryDirectory(prefix="xg") as home:
         try:
             yield home
@@ -87,7 +92,7 @@ def keyring() -> "Iterator[str]":
 
 
 def end_agent(home: str) -> None:
-    """gpg leaves an agent behind that nobody asked for; when this returns it has ended."""
+    """Stop the agent that gpg leaves behind, and wait until it has ended."""
     command = ["gpg-connect-agent", "--homedir", home, "--no-autostart", "GETINFO pid", "/bye"]
     told = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=30).stdout
     found = re.search(rb"(?m)^D ([0-9]+)$", told)
@@ -101,7 +106,7 @@ def end_agent(home: str) -> None:
 
 
 def _runs(pid: str) -> bool:
-    """Also one that ended and that nobody has waited for does not."""
+    """Return True if the process runs; a zombie does not."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat:
             return stat.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
@@ -129,9 +134,9 @@ def _checked(found: Signer) -> Signer:
         wrong = "is revoked"
     elif keys[0][6]:
         wrong = "expires"
-    # In small letters what the key itself may do; any primary key certifies.
+    # Lower-case letters are the abilities of the key itself; every primary key can certify.
     elif sorted(letter for letter in keys[0][11] if letter.islower()) != ["c", "s"]:
-        wrong = "is not for signing alone"
+        wrong = "is not a signing-only key"
     if wrong:
         raise BuildError(f"The key {wrong}: hosts cannot use it.")
     fingerprint = next(line[9] for line in lines if line[0] == "fpr")

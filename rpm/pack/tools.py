@@ -1,4 +1,4 @@
-"""The programs that the build runs. Each has a deadline, and none sees the caller's settings by chance."""
+"""Run the programs of the build, each with a deadline and a clean environment."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from typing import Dict, List, Mapping, Optional, Sequence
 
 from tests.setup import parts
 
-# What Debian calls the packages; the names are those of Debian 12.
+# (program, package of Debian 12).
 NEEDED = [
     ("rpmbuild", "rpm"), ("rpmsign", "rpm"), ("createrepo_c", "createrepo-c"), ("xorriso", "xorriso"), ("gpg", "gnupg"),
     ("gpg-connect-agent", "gnupg"),
@@ -17,13 +17,13 @@ _KEPT = ("PATH", "TMPDIR", "HOME", "GNUPGHOME", "XSCONTAINER_TEST_RUN", "GPG_TTY
 
 
 class BuildError(Exception):
-    """A sentence that says what failed."""
+    """A step of the build failed; the text is a sentence for people."""
 
 
 def provide() -> None:
-    """Install what is missing where that is ours to do.
+    """Install missing programs if this process may install packages.
 
-    :raises BuildError: something is missing all the same.
+    :raises BuildError: when a program is still missing.
     """
     missing = sorted({package for program, package in NEEDED if not parts.find(program)})
     if missing and parts.can_install():
@@ -34,7 +34,7 @@ def provide() -> None:
 
 
 def environment(epoch_seconds: int, more: Optional[Mapping[str, str]] = None) -> "Dict[str, str]":
-    """An environment in which the same input gives the same output."""
+    """Return an environment in which the same input gives the same output."""
     environ = {key: os.environ[key] for key in _KEPT if key in os.environ}
     environ.update(LC_ALL="C.UTF-8", TZ="UTC", SOURCE_DATE_EPOCH=str(epoch_seconds))
     environ.update(more or {})
@@ -42,9 +42,10 @@ def environment(epoch_seconds: int, more: Optional[Mapping[str, str]] = None) ->
 
 
 def run(argv: "Sequence[str]", environ: "Mapping[str, str]", cwd: Optional[str] = None, text: str = "") -> str:
-    """Its standard output.
+    """Run a program and return its standard output.
 
-    :raises BuildError: it failed or took too long; its output is in the text.
+    :param text: its standard input.
+    :raises BuildError: when it fails or takes too long; the text has its output.
     """
     try:
         done = subprocess.run(
@@ -54,14 +55,14 @@ def run(argv: "Sequence[str]", environ: "Mapping[str, str]", cwd: Optional[str] 
         raise BuildError(f"{argv[0]}: {error}") from error
     if done.returncode != 0:
         output = (done.stdout[-3000:] + done.stderr[-3000:]).decode(errors="replace")
-        raise BuildError(f"{' '.join(argv)} ended with {done.returncode}:\n{output}")
+        raise BuildError(f"{' '.join(argv)} failed with exit code {done.returncode}:\n{output}")
     return done.stdout.decode(errors="replace")
 
 
 def pip_download(arguments: "List[str]") -> None:
-    """pip keeps the environment: that says where packages come from.
+    """Run ``pip download`` in the caller's environment, which says where packages come from.
 
-    :raises BuildError: pip failed.
+    :raises BuildError: when pip fails.
     """
     command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-input"]
     run(command + arguments, os.environ)

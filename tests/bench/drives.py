@@ -1,4 +1,4 @@
-"""Config drives, and VMs made of a template: what is ours, for the simulator's storage takes no time."""
+"""Measure config drives and VMs from a template, without the time of storage: the simulator's takes none."""
 
 import os
 import tempfile
@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import List
 
 from tests.bench.figures import Report, quantile
-from tests.drives.cloud import Cloud
-from tests.drives.test_create import create, templates
+from tests.configdrive.cloud import Cloud
+from tests.configdrive.test_create import create, templates
 
 TIMES = 9
 TEMPLATE = "Docker on Debian"
@@ -30,7 +30,7 @@ def measure_drives(report: Report) -> None:
             begun = time.monotonic()
             cloud.call(0, "create_config_drive", vmuuid=vm, sruuid=sr, configuration=configuration)
             drives.append(time.monotonic() - begun)
-        create(cloud, TEMPLATE, name="first")  # the pool's key is made, and what is used is loaded
+        create(cloud, TEMPLATE, name="first")  # makes the pool's key and loads all modules
         made: List[float] = []
         for number in range(TIMES):
             begun = time.monotonic()

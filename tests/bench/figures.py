@@ -1,4 +1,4 @@
-"""Figures and how they are printed."""
+"""Collect and print figures."""
 
 from typing import List, Sequence
 
@@ -9,7 +9,7 @@ def quantile(values: "Sequence[float]", part: float) -> float:
 
 
 class Report:
-    """Prints each figure as it comes, and says at the end which missed its target."""
+    """Print each figure immediately, and at the end those that missed their target."""
 
     def __init__(self) -> None:
         self.missed: List[str] = []
@@ -18,7 +18,7 @@ class Report:
         print(f"\n{text}", flush=True)
 
     def figure(self, what: str, value: float, unit: str, most: float) -> None:
-        """One figure that should be at most ``most``."""
+        """Print one figure, which should be at most ``most``."""
         good = value <= most
         if not good:
             self.missed.append(what)

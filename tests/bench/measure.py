@@ -1,4 +1,4 @@
-"""The measurements, one function each; the targets are the project's own."""
+"""The measurements, one function each; the targets are those of the project."""
 
 import functools
 import threading
@@ -11,7 +11,7 @@ from tests.bench.figures import Report, quantile
 from tests.bench.scene import VM, Scene, cpu, status, wakeups
 from tests.bench.tls import OverTLS
 from xscontainer import keys
-from xscontainer.pacing import Backoff
+from xscontainer.core.pacing import Backoff
 from xscontainer.simulator.engines.podman import PodmanEngine
 from xscontainer.simulator.engines.real import RealEngine
 
@@ -20,7 +20,7 @@ PACE = 0.9  # seconds between events of one VM, so that none waits for the pacin
 
 
 def _toggle(scene: Scene, vm: VM, number: int) -> float:
-    """Pause or resume a container; milliseconds from the engine's event to the new list in XAPI."""
+    """Pause or resume a container; return the milliseconds from the engine's event to the new list in XAPI."""
     verb, shown = (("pause", "Up (Paused)"), ("unpause", "Up"))[number % 2]
     before = scene.ps(vm)
     events = vm.engine.new_client().events(decode=True) if isinstance(vm.engine, RealEngine) else None
@@ -95,7 +95,7 @@ def measure_podman(report: Report) -> None:
         return
     with OverPodman(1, real=True) as scene:
         scene.wait_published()
-        # It keeps its events in a file here, and looks into that four times a second, whoever follows them.
+        # This Podman keeps its events in a file, and reads that four times a second.
         own = _told_after(scene.vms[0])
         report.note("podman's own delay until it tells an event, median", f"{quantile(own, 0.5):10.4g} ms")
         latencies = []
@@ -109,7 +109,7 @@ def measure_podman(report: Report) -> None:
 
 
 def _told_after(vm: VM) -> "List[float]":
-    """Milliseconds from an event until a client at the engine's own socket reads it."""
+    """Return the milliseconds from an event until a client at the engine's own socket reads it."""
     client, delays = vm.engine.new_client(), []
     events = client.events(decode=True)
     for number in range(EVENTS):
@@ -123,7 +123,7 @@ def _told_after(vm: VM) -> "List[float]":
 
 
 def _overheads(scene: Scene, host: int, rounds: int) -> "List[float]":
-    """Milliseconds that a plugin call takes longer than the engine's own work, in pairs."""
+    """Return the milliseconds that plugin calls take longer than the engine's own work."""
     vm, name = scene.vms[0], "container-0000"
     client = vm.engine.new_client()
     pairs: List[Any] = [
@@ -156,7 +156,7 @@ def _timed(work: "Callable[[], Any]") -> float:
 
 
 def _start_stop(scene: Scene, host: int, rounds: int) -> "List[float]":
-    """As _overheads, for a container that ends as soon as it is asked to: what is left is the engine's own work."""
+    """Return the same as _overheads for a container that stops immediately, so that only the engine's work remains."""
     vm, name = scene.vms[0], "obedient"
     vm.engine.run(name, ("sh", "-c", "trap 'exit 0' TERM; sleep 1000000 & wait"))
     client = vm.engine.new_client()
@@ -196,7 +196,7 @@ def measure_plugin(report: Report) -> None:
 
 
 def _ten(scene: Scene) -> float:
-    """Seconds until ten clients, each with a login of its own, have their answers."""
+    """Return the seconds until ten clients, each with a session of its own, have their answers."""
     from xscontainer.xapi.session import Session
 
     vm = scene.vms[0]
@@ -273,12 +273,12 @@ def _burst(report: Report, scene: Scene, vm: VM) -> None:
 
 
 def measure_thousand(report: Report) -> None:
-    report.title("1000 containers in one VM")
-    with Scene(1, containers=1000) as scene:
+    report.title("600 containers in one VM")
+    with Scene(1, containers=600) as scene:
         scene.wait_published()
         text = scene.ps(scene.vms[0])
-        report.figure("containers that are not listed", 1000 - text.count("<entry>"), "", 0)
-        report.note("bytes for each container", f"{len(text) / 1000.0:10.4g}")
+        report.figure("containers that are not listed", 600 - text.count("<entry>"), "", 0)
+        report.note("bytes for each container", f"{len(text) / 600.0:10.4g}")
         report.note("fields dropped", text.partition("<dropped>")[2].partition("<")[0] or "none")
 
 
@@ -304,7 +304,7 @@ def measure_recovery(report: Report) -> None:
         running = 0
 
         def start_some(more: int) -> None:
-            """Have more containers run than the list before the outage can show."""
+            """Start more containers than the list before the outage has."""
             nonlocal running
             running += more
             for number in range(running):
@@ -323,7 +323,7 @@ def measure_recovery(report: Report) -> None:
             start_some(2)
             report.figure(f"engine down for {down:g} s", scene.wait(shown, 30.0), "s", 3)
         for down in (0.0, 1.0, 8.0):
-            time.sleep(2 * Backoff.STEADY)  # or it would count as more of the trouble before
+            time.sleep(2 * Backoff.STEADY)  # otherwise it would count as a part of the previous failure
             vm.guest.stop()
             time.sleep(down)
             vm.guest.start()

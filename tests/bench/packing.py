@@ -1,4 +1,4 @@
-"""The supplemental pack: how large it is, how long it takes to build, and to serve once it is installed."""
+"""Measure the supplemental pack: its size, the time to build it, and the time from installation to the first list."""
 
 import os
 import tempfile

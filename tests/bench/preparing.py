@@ -1,4 +1,4 @@
-"""From a password to a list: the command, and the plugin function alone."""
+"""Measure the preparation of a VM from password to list: the command, and the plugin function alone."""
 
 import os
 import subprocess
@@ -7,8 +7,8 @@ import time
 from typing import List
 
 from tests.bench.figures import Report, quantile
-from tests.prepare.guests import PASSWORD, USER
-from tests.prepare.world import Fresh, password_file
+from tests.verbs.prepare.guests import PASSWORD, USER
+from tests.verbs.prepare.world import Fresh, password_file
 
 TIMES = 5
 
@@ -16,7 +16,7 @@ TIMES = 5
 def measure_prepare(report: Report) -> None:
     report.title("A VM that nobody prepared, real sshd with passwords")
     with tempfile.TemporaryDirectory(prefix="xsb") as directory, Fresh(os.path.join(directory, "w")) as world:
-        world.prepare(world.add(), 0, PASSWORD, fingerprint=world.added[-1].fingerprint)  # the pool's key is made
+        world.prepare(world.add(), 0, PASSWORD, fingerprint=world.added[-1].fingerprint)  # makes the pool's key
         took: List[float] = []
         again: List[float] = []
         commands: List[float] = []

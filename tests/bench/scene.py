@@ -1,4 +1,4 @@
-"""What is measured: one host's daemon as a process, guests behind real sshd, engines real or light."""
+"""A scene to measure: the daemon of one host as a process, guests with a real sshd, real or embedded engines."""
 
 import os
 import shutil
@@ -10,8 +10,8 @@ import time
 from typing import Any, Callable, Dict, List, Optional, Type, TypeVar
 
 from xscontainer import keys
-from xscontainer.daemon import ENVIRONMENT
-from xscontainer.simulator.engines import Acceptor, EmbeddedEngine
+from xscontainer.service.daemon import ENVIRONMENT
+from xscontainer.simulator.engines import Acceptor, EmbeddedEngine, Identity
 from xscontainer.simulator.engines.real import RealEngine
 from xscontainer.simulator.guests import OpenSSHGuest
 from xscontainer.simulator.install import install_plugin
@@ -19,11 +19,11 @@ from xscontainer.simulator.xapi import Pool
 from xscontainer.xapi.session import Session
 
 LOG_LEVEL = os.environ.get("BENCH_LOG_LEVEL", "error")  # of the daemons
-TICK = 0.0005  # seconds between two looks at the pool's database: the resolution of all latencies
+TICK = 0.0005  # seconds between two samples of the pool's database: the resolution of all latencies
 
 
 class VM:
-    """One VM with its guest and engine."""
+    """A VM with its guest and engine."""
 
     def __init__(self, name: str, ref: str, uuid: str, guest: OpenSSHGuest, engine: Any) -> None:
         self.name, self.ref, self.uuid, self.guest, self.engine = name, ref, uuid, guest, engine
@@ -41,6 +41,7 @@ class Scene:
     """
 
     REAL: Type[RealEngine] = RealEngine
+    IDENTITY: Optional[Identity] = None  # of light engines
 
     def __init__(self, count: int, containers: int = 5, real: bool = False, daemon: bool = True) -> None:
         self.directory = tempfile.mkdtemp(prefix="xsb")
@@ -70,8 +71,8 @@ class Scene:
         self.close()
 
     def _make_key(self) -> str:
-        """As the daemon does at its first start, but before the guests are made."""
-        from xscontainer.engine.keypair import new_key_pair
+        """Make the pool's key pair like the daemon at its first start, before the guests are made."""
+        from xscontainer.engine.ssh.keypair import new_key_pair
         from xscontainer.xapi.secret import KeyPair, key_pair
 
         xapi = self.session.xenapi
@@ -88,7 +89,7 @@ class Scene:
             engine = self.REAL(os.path.join(self.directory, name + "e"), socket_path=guest.engine_socket)
         else:
             engine = EmbeddedEngine(os.path.join(self.directory, name + "e"), socket_path=guest.engine_socket,
-                                    acceptor=self._acceptor)
+                                    identity=self.IDENTITY, acceptor=self._acceptor)
         engine.start()
         for index in range(self._containers):
             engine.run(f"container-{index:04}", ("sleep", "1000000"))
@@ -103,14 +104,14 @@ class Scene:
         os.makedirs(run, mode=0o700)
         path = os.path.join(host.directory, "xscontainer.conf")
         with open(path, "w", encoding="utf-8") as stream:
-            stream.write(f"[daemon]\nsocket = {run}/daemon.sock\nrun_directory = {run}\n"
+            stream.write(f"[daemon]\nsocket = {run}/daemon.sock\n"
                          f"inventory = {host.inventory_path}\nlog_level = {LOG_LEVEL}\n"
                          f"[xapi]\nsocket = {host.socket_path}\n[address]\nallow_loopback = yes\n")
         install_plugin(host.plugin_dir, path)
         return path
 
     def start_daemon(self, number: int = 1) -> "subprocess.Popen[bytes]":
-        process = subprocess.Popen([sys.executable, "-W", "ignore", "-m", "xscontainer.daemon",
+        process = subprocess.Popen([sys.executable, "-W", "ignore", "-m", "xscontainer.service.daemon",
                                     "--config", self.configs[number]], env=dict(os.environ, **ENVIRONMENT))
         self.daemons[number] = process
         return process
@@ -140,7 +141,7 @@ class Scene:
         return self.pool.other_config(vm.ref).get(keys.PS, "")
 
     def wait(self, ready: "Callable[[], bool]", timeout: float = 60.0) -> float:
-        """Seconds until ``ready()``; raises TimeoutError."""
+        """Wait until ``ready()`` and return the seconds; raises TimeoutError."""
         started = time.monotonic()
         while not ready():
             if time.monotonic() - started > timeout:
@@ -156,21 +157,21 @@ class Scene:
         return self.wait(lambda: self.published() == len(self.vms), timeout)
 
     def call(self, host: int, function: str, **arguments: str) -> str:
-        """host.call_plugin, as any client sends it."""
+        """Call host.call_plugin like any client."""
         result: str = self.session.xenapi.host.call_plugin(
             self.pool.hosts[host].ref, "xscontainer", function, arguments)
         return result
 
 
 def cpu(pid: int) -> float:
-    """Seconds of CPU a process has used."""
+    """Return the seconds of CPU that a process has used."""
     with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stream:
         fields = stream.read().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def status(pid: int, field: str) -> int:
-    """A number of /proc/PID/status, such as VmRSS (KiB) or Threads."""
+    """Return a number of /proc/PID/status, such as VmRSS (KiB) or Threads."""
     with open(f"/proc/{pid}/status", encoding="utf-8") as stream:
         for line in stream:
             if line.startswith(field + ":"):
@@ -179,7 +180,7 @@ def status(pid: int, field: str) -> int:
 
 
 def wakeups(pid: int) -> int:
-    """How often the threads of a process have waited for something so far."""
+    """Return the number of voluntary context switches of a process's threads."""
     total = 0
     for thread in os.listdir(f"/proc/{pid}/task"):
         try:

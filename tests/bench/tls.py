@@ -1,4 +1,4 @@
-"""The same scene, but the engines listen on a port and are reached over TLS."""
+"""A scene whose engines listen on a TCP port and are reached over TLS."""
 
 import os
 from typing import Any, List
@@ -12,23 +12,23 @@ from xscontainer.xapi import vm as xapi_vm
 
 
 class TLSGuest:
-    """What is left of a guest when nobody logs in."""
+    """A guest without an SSH server."""
 
     def __init__(self, directory: str, address: str, port: int) -> None:
         self.directory, self.address, self.port = directory, address, port
 
     def close(self) -> None:
-        """Nothing runs but its engine."""
+        """Do nothing: only the engine runs."""
 
     def certify(self, issued: certificates.Issued) -> List[str]:
-        """dockerd's arguments, now that it has these files."""
+        """Return dockerd's arguments for these files."""
         found = Certificates(*(issued.files[name].decode("ascii") for name in (
             "ca.pem", "server-cert.pem", "server-key.pem")))
         return flags(self.directory, found, self.address, self.port)
 
 
 class OverTLS(Scene):
-    """Every VM has a dockerd, and certificates as they are issued for any VM."""
+    """A scene in which every VM has a dockerd and issued certificates."""
 
     def _make_vm(self, number: int) -> VM:
         name = f"vm{number:03}"

@@ -84,7 +84,7 @@ class Reader:
         process.stdout.close()
 
     def read(self, kind: str, text: str) -> Dict[str, Any]:
-        """What the client makes of a document.
+        """Return a document as the client parses it.
 
         :raises TimeoutError: when it has not answered after READ_SECONDS.
         :raises EOFError: when it ended instead.
@@ -122,10 +122,17 @@ class Reader:
 
 
 class FastXmlParser(Reader):
-    """fast-xml-parser with the options of Xen Orchestra."""
+    """fast-xml-parser with the options of Xen Orchestra.
+
+    :param package: the release, by its name in package.json: Xen Orchestra's own, or a newer one.
+    """
+
+    def __init__(self, package: str = "fast-xml-parser") -> None:
+        super().__init__()
+        self._package = package
 
     def _command(self) -> List[str]:
-        return [need_program("node", "nodejs"), str(node_packages() / "read_xml.js")]
+        return [need_program("node", "nodejs"), str(node_packages() / "read_xml.js"), self._package]
 
 
 class MonoXml(Reader):

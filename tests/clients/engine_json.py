@@ -1,4 +1,4 @@
-"""What a hostile or merely odd engine may answer: hypothesis strategies and hand-written cases."""
+"""Answers of hostile and of odd engines: hypothesis strategies and hand-written cases."""
 
 from typing import Any, Dict, List
 
@@ -82,6 +82,12 @@ port = st.fixed_dictionaries(
         "Type": st.one_of(st.sampled_from(["tcp", "udp", "sctp"]), scalar),
     },
 )
+_LABELS = ["com.docker.compose." + name for name in ("project", "service", "container-number", "oneoff")] + [
+    "com.docker.stack.namespace", "com.docker.swarm.service.name", "com.docker.swarm.task.name",
+    "io.kubernetes.pod.name", "io.kubernetes.container.name", "PODMAN_SYSTEMD_UNIT"]
+labels = st.dictionaries(
+    st.sampled_from(_LABELS), st.one_of(text, st.sampled_from(["shop", "web", "1", "True", "shop_web.3.k5"]), odd),
+    max_size=6)
 container = st.fixed_dictionaries(
     {"Id": container_id},
     optional={
@@ -93,7 +99,8 @@ container = st.fixed_dictionaries(
         "Status": st.one_of(st.sampled_from(_statuses), odd),
         "Health": st.one_of(st.fixed_dictionaries({"Status": st.sampled_from(["healthy", "none"])}), odd),
         "Ports": st.one_of(st.lists(port, max_size=6), odd),
-        "Labels": odd,
+        "Labels": st.one_of(labels, odd),
+        "StartedAt": st.one_of(st.integers(0, 1 << 33), odd),
     },
 )
 containers = st.lists(st.one_of(container, container, container, anything), max_size=4)

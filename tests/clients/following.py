@@ -29,7 +29,7 @@ class Follower:
         self._process.stdin.flush()
 
     def next(self) -> Dict[str, Any]:
-        """What it tells next."""
+        """Return the next message of the client."""
         assert self._process.stdout
         deadline = time.monotonic() + DEADLINE
         while not self._lines:

@@ -1,4 +1,4 @@
-"""What the engine door costs: ``python -m tests.engine.bench [connections] [idle seconds]``.
+"""Measure the engine room: ``python -m tests.engine.bench [connections] [idle seconds]``.
 
 Prints one JSON object: latencies in ms, memory in KiB, CPU in percent of one core.
 """
@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Dict, List
 
 from tests.engine.peers import Script, Server, SocketConnection, Sshd, http_answer
-from xscontainer.settings import EngineSettings, SSHSettings
+from xscontainer.settings import EngineSettings, GuestSettings
 
 ENTRY = {"Id": "a" * 64, "Names": ["/name"], "Image": "image:latest", "Command": "sleep 100", "Created": 1700000000,
          "State": "running", "Status": "Up 5 minutes", "Ports": []}
@@ -45,7 +45,7 @@ def import_cost(modules: str) -> Dict[str, float]:
 
 
 def serve(path: str) -> None:
-    """The engine, in a process of its own; ends with its standard input."""
+    """Run the engine in its own process until the end of standard input."""
     def events(peer: Any, head: str) -> None:
         peer.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
         peer.recv(1)
@@ -61,9 +61,11 @@ def main(connections: int, idle: float) -> Dict[str, Any]:
     found: Dict[str, Any] = {
         "python": sys.version.split()[0],
         "import": {name or "nothing": import_cost(name)
-                   for name in ("", "paramiko", "docker", "xscontainer.engine.ssh", "xscontainer.engine.api")},
+                   for name in ("", "paramiko", "docker", "xscontainer.engine.ssh.connection",
+                                "xscontainer.engine.api")},
     }
-    from xscontainer.engine import api, ssh
+    from xscontainer.engine import api
+    from xscontainer.engine.ssh import connection as ssh
     pair = ssh.new_key_pair(3072)
     key = ssh.load_private_key(pair.private)
     directory = tempfile.mkdtemp()
@@ -77,7 +79,7 @@ def main(connections: int, idle: float) -> Dict[str, Any]:
             target = ssh.Target(("127.0.0.1",), sshd.port, sshd.user, path, host_key=sshd.host_key("ed25519"))
 
             def connect() -> ssh.SSHConnection:
-                return ssh.connect(target, key, SSHSettings(banner_timeout=30, auth_timeout=30), EngineSettings())
+                return ssh.connect(target, key, GuestSettings(handshake_timeout=30, login_timeout=30), EngineSettings())
 
             def once() -> None:
                 connect().close()

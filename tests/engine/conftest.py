@@ -6,11 +6,11 @@ import pytest
 
 from tests.engine.peers import SocketConnection, Sshd
 from tests.need import need, need_program
-from xscontainer.engine import ssh
-from xscontainer.settings import EngineSettings, SSHSettings
+from xscontainer.engine.ssh import connection as ssh
+from xscontainer.settings import EngineSettings, GuestSettings
 from xscontainer.simulator.guests import OpenSSHGuest
 
-QUICK = SSHSettings(connect_timeout=5.0, banner_timeout=5.0, auth_timeout=5.0)
+QUICK = GuestSettings(connect_timeout=5.0, handshake_timeout=5.0, login_timeout=5.0)
 ENGINE = EngineSettings(request_timeout=10.0)
 
 
@@ -31,7 +31,7 @@ def socket_path(tmp_path: Any) -> str:
 
 @pytest.fixture
 def make_sshd(tmp_path: Any, key_pair: ssh.KeyPair) -> Iterator[Callable[..., Sshd]]:
-    """Starts an sshd: (options, host_keys="ed25519")."""
+    """Start an sshd: (options, host_keys="ed25519")."""
     need_program("sshd", "openssh-server")
     need_program("ssh-keygen", "openssh-client")
     need(not OpenSSHGuest.missing(), OpenSSHGuest.missing())
@@ -50,10 +50,10 @@ def make_sshd(tmp_path: Any, key_pair: ssh.KeyPair) -> Iterator[Callable[..., Ss
 
 @pytest.fixture
 def connect(private_key: paramiko.PKey, socket_path: str) -> Iterator[Callable[..., ssh.SSHConnection]]:
-    """Connects to an Sshd: (sshd, settings=QUICK, on_host_key=None, **fields of Target)."""
+    """Connect to an Sshd: (sshd, settings=QUICK, on_host_key=None, **fields of Target)."""
     opened: List[ssh.SSHConnection] = []
 
-    def make(sshd: Sshd, settings: SSHSettings = QUICK, on_host_key: Any = None, engine: EngineSettings = ENGINE,
+    def make(sshd: Sshd, settings: GuestSettings = QUICK, on_host_key: Any = None, engine: EngineSettings = ENGINE,
              **fields: Any) -> ssh.SSHConnection:
         target = ssh.Target(("127.0.0.1",), sshd.port, sshd.user, socket_path)._replace(**fields)
         opened.append(ssh.connect(target, private_key, settings, engine, on_host_key))

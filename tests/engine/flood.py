@@ -1,5 +1,7 @@
-"""An engine whose answer is ``[{},{},{}...`` of 31 MiB: prints what the answer comes to, and how many bytes of
-memory it took at most. ``python -m tests.engine.flood VERB``."""
+"""Ask an engine that answers with ``[{},{},{}...`` of 31 MiB: ``python -m tests.engine.flood VERB``.
+
+Prints the result, and how many bytes of memory it took at most.
+"""
 
 import resource
 import sys

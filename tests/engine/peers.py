@@ -1,4 +1,4 @@
-"""The far side for tests of the engine door: a real sshd, and servers that behave as a test says."""
+"""The other side for tests of the engine room: a real sshd, and scripted servers."""
 
 import os
 import select
@@ -8,10 +8,14 @@ import socket
 import subprocess
 import threading
 import time
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
+from xscontainer.engine import api
+from xscontainer.engine.calls import DEFAULT_LIMITS
 from xscontainer.engine.connection import Connection, EngineStream
-from xscontainer.errors import EngineLost, EngineTimeout, EngineTooMuch, EngineUnavailable
+from xscontainer.errors import EngineLost, EngineTimeout, EngineTooMuch, EngineUnavailable, TransportLost
+from xscontainer.settings import EngineSettings
 from xscontainer.simulator.guests.base import own_user
 
 Serve = Callable[[socket.socket], Any]
@@ -29,7 +33,7 @@ def program(name: str) -> Optional[str]:
 
 
 class Server:
-    """Serves each connection in a thread of its own with ``serve``; over a Unix path, or over TCP if None."""
+    """A server that calls ``serve`` in a thread for each connection, at a Unix path, or over TCP if that is None."""
 
     def __init__(self, serve: Serve, path: Optional[str] = None, at: Tuple[str, int] = ("127.0.0.1", 0)) -> None:
         """:param at: address and port, 0 for any."""
@@ -81,7 +85,7 @@ class Server:
             peer.close()
 
     def hang_up(self) -> None:
-        """End all connections there are."""
+        """End all open connections."""
         with self._lock:
             for peer in self._open:
                 try:
@@ -112,7 +116,7 @@ class Server:
 
 
 def read_head(peer: socket.socket) -> str:
-    """One request without a body; "" at the end."""
+    """Read one request without a body; return "" at the end."""
     data = b""
     while b"\r\n\r\n" not in data:
         piece = peer.recv(65536)
@@ -123,7 +127,7 @@ def read_head(peer: socket.socket) -> str:
 
 
 class Script:
-    """An engine that says what a test wants: ``answers`` maps the end of a path to bytes, or to a function."""
+    """A scripted engine: ``answers`` maps the end of a path to bytes, or to a function."""
 
     def __init__(self, answers: Optional[Dict[str, Any]] = None) -> None:
         self.answers: Dict[str, Any] = {"/_ping": OK_PING, "/version": http_answer(VERSION_BODY)}
@@ -186,8 +190,8 @@ class Sshd:
         sshd = program("sshd")
         assert sshd is not None
         options = self.options.splitlines()
-        # sshd knows one line of these only. The home is empty: the start-up files of whoever runs the tests are not
-        # tested, and may well take seconds when many run at once.
+        # sshd accepts only one line of these. The home is empty, because the start-up files of the user who runs the
+        # tests may take seconds when many run at once.
         environment = [f"HOME={self._path('home')}"] + [line[7:] for line in options if line.startswith("SetEnv ")]
         os.makedirs(self._path("home"), exist_ok=True)
         with open(self._path("sshd_config"), "w") as out:
@@ -195,8 +199,10 @@ class Sshd:
                 [line for line in options if not line.startswith("SetEnv ")]
                 + ["SetEnv " + " ".join(environment), f"Port {self.port}", "ListenAddress 127.0.0.1",
                  "StrictModes no", "UsePAM no", "PidFile none", f"AuthorizedKeysFile {self._path('authorized_keys')}",
-                 "PasswordAuthentication no", "KbdInteractiveAuthentication no", "MaxStartups 200:30:300",
+                 "PasswordAuthentication no", "KbdInteractiveAuthentication no",
                  "LogLevel VERBOSE", "PermitRootLogin yes"]
+                # For this directive sshd uses the last line, not the first.
+                + ([] if "MaxStartups" in self.options else ["MaxStartups 200:30:300"])
                 + [f"HostKey {self._path('host_' + kind)}" for kind in self.host_keys]) + "\n")
         if os.geteuid() == 0:
             os.makedirs("/run/sshd", exist_ok=True)
@@ -222,7 +228,7 @@ class Sshd:
         return self._process.pid
 
     def children(self) -> List[int]:
-        """The processes of sessions, at any depth."""
+        """Return the processes of sessions, at any depth."""
         found: List[int] = []
         parents = [self.pid]
         while parents:
@@ -252,9 +258,9 @@ class Sshd:
                 pass
 
     def stop(self) -> None:
-        """End it and its sessions."""
+        """End sshd and its sessions."""
         if self._process is not None:
-            # What is stopped forks no more; a session of another user than root does right after its login.
+            # A stopped process forks no more. A session of another user than root forks right after its login.
             sessions: List[int] = []
             while len(sessions) < len(self.children()):
                 sessions = self.children()
@@ -320,7 +326,7 @@ class SocketStream(EngineStream):
 
 
 class SocketConnection(Connection):
-    """Straight to an engine's socket on this machine."""
+    """A connection to an engine's socket on this machine, without SSH."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -329,12 +335,17 @@ class SocketConnection(Connection):
         self.opened = 0
 
     def open_stream(self, timeout: float) -> SocketStream:
+        if self._closed:
+            raise TransportLost("It was closed.")
         try:
             self._streams.append(SocketStream(self._path))
         except OSError as error:
             raise EngineUnavailable(str(error)) from error
         self.opened += 1
         return self._streams[-1]
+
+    def open_extra(self, timeout: float) -> Optional[SocketStream]:
+        return None if self.room else self.open_stream(timeout)
 
     def close(self) -> None:
         self._closed = True
@@ -347,3 +358,15 @@ class SocketConnection(Connection):
 
     def describe(self) -> str:
         return self._path
+
+
+@contextmanager
+def engine_at(socket_path: str, settings: EngineSettings, limits: api.Limits = DEFAULT_LIMITS) -> Iterator[api.Engine]:
+    """Yield an engine that is reached at its socket, without SSH, and close it and the connection."""
+    connection = SocketConnection(socket_path)
+    engine = api.Engine(connection, settings, limits=limits)
+    try:
+        yield engine
+    finally:
+        engine.close()
+        connection.close()

@@ -1,4 +1,4 @@
-"""What the tests on real engines share: starting one, reading its events, and living through its restart."""
+"""Helpers for tests on real engines: start one, read its events, survive its restart."""
 
 import gc
 import time
@@ -16,7 +16,7 @@ from xscontainer.simulator.engines.real import RealEngine
 
 
 def start(engine: RealEngine) -> None:
-    """docker's client drops its socket unclosed each time dockerd is not up yet."""
+    """Ignore the warnings of the docker library, which leaves a socket unclosed while dockerd is not up yet."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         engine.start()
@@ -25,7 +25,7 @@ def start(engine: RealEngine) -> None:
 
 @contextmanager
 def running(engine: RealEngine) -> Iterator[RealEngine]:
-    """Starts it, if it can run here; closes it."""
+    """Start the engine if it can run here, and close it."""
     need(not engine.missing(), engine.missing())
     try:
         start(engine)
@@ -36,7 +36,7 @@ def running(engine: RealEngine) -> Iterator[RealEngine]:
 
 @contextmanager
 def container(engine: RealEngine, name: str) -> Iterator[str]:
-    """The id of a container that runs and ends at once when told to."""
+    """Run a container that ends at once on SIGTERM; yield its id."""
     identifier = engine.run(name, StopSignal="SIGKILL")
     try:
         yield identifier
@@ -46,7 +46,7 @@ def container(engine: RealEngine, name: str) -> Iterator[str]:
 
 
 def actions(stream: EventStream, last: str) -> List[str]:
-    """Actions up to ``last``."""
+    """Return the actions up to ``last``."""
     seen: List[str] = []
     deadline = time.monotonic() + 20
     while last not in seen:
@@ -67,7 +67,7 @@ def until_lost(stream: EventStream) -> None:
 
 
 def lost_and_found(dockerd: RealEngine, engine: api.Engine, end: "Callable[[], None]", error: type) -> None:
-    """An engine's ``end`` is a loss and its calls fail with ``error``; once it is back it is used as before."""
+    """Check that calls raise ``error`` after ``end``, and that all works once the engine is back."""
     assert issubclass(error, XSContainerError)
     container = dockerd.run("web", start=False)
     stream = engine.events()

@@ -1,4 +1,4 @@
-"""A guest whose messages are not what they should be, where paramiko believes them."""
+"""Malformed messages of a guest that paramiko trusts."""
 
 import contextlib
 import socket
@@ -13,14 +13,15 @@ from paramiko.common import MSG_EXT_INFO, MSG_USERAUTH_FAILURE, MSG_USERAUTH_INF
 
 from tests.engine.peers import Server
 from tests.waiting import until
-from xscontainer.engine import ssh
-from xscontainer.engine.login import Guest
+from xscontainer.core.budget import CPU, FairRate, GuestBudget
+from xscontainer.engine.ssh import connection as ssh
+from xscontainer.engine.ssh.login import Guest
 from xscontainer.errors import LoginEnded, SSHIncompatible, TransportLost
-from xscontainer.settings import EngineSettings, SSHSettings
+from xscontainer.settings import EngineSettings, GuestSettings
 
 pytestmark = pytest.mark.real
 
-QUICK = SSHSettings(connect_timeout=5.0, banner_timeout=5.0, auth_timeout=20.0)
+QUICK = GuestSettings(connect_timeout=5.0, handshake_timeout=5.0, login_timeout=20.0)
 HOST_KEY = paramiko.ECDSAKey.generate()
 MANY = 0xffffffff
 
@@ -34,7 +35,7 @@ def _message(kind: int, *strings: str) -> paramiko.Message:
 
 
 class _Asking(paramiko.ServerInterface):
-    """Takes a password as the answer to a question, of which it has very many."""
+    """Asks very many questions instead of one for a password."""
 
     transport: Any = None
 
@@ -49,7 +50,7 @@ class _Asking(paramiko.ServerInterface):
 
 
 class _Telling(_Asking):
-    """Tells of very many extensions before anybody has logged in."""
+    """Announces very many extensions before the login."""
 
     def check_auth_none(self, username: str) -> int:
         message = _message(MSG_EXT_INFO)
@@ -62,7 +63,7 @@ class _Telling(_Asking):
 
 @pytest.fixture
 def serve() -> Iterator[Callable[[Any], Server]]:
-    """Starts an SSH server that behaves like this."""
+    """Start an SSH server with this behaviour."""
     started: List[Server] = []
 
     def make(policy: Any) -> Server:
@@ -85,8 +86,8 @@ def serve() -> Iterator[Callable[[Any], Server]]:
 
 
 @pytest.mark.parametrize("policy", [_Asking, _Telling], ids=["questions", "extensions"])
-def test_a_count_is_not_believed(serve: Callable[[Any], Server], policy: Any) -> None:
-    """One of more entries than the packet can hold: paramiko would go through all of them."""
+def test_a_message_that_announces_too_many_entries_is_refused(serve: Callable[[Any], Server], policy: Any) -> None:
+    """paramiko loops over as many entries as announced, even if the packet cannot hold them."""
     server = serve(policy())
     began = time.monotonic()
     with Guest(["127.0.0.1"], server.port, QUICK) as met:
@@ -98,7 +99,7 @@ def test_a_count_is_not_believed(serve: Callable[[Any], Server], policy: Any) ->
 
 
 class _Babbling(_Asking):
-    """Refuses, in bytes that are no text."""
+    """Refuses with bytes that are not UTF-8."""
 
     def _refuse(self) -> int:
         message = _message(MSG_USERAUTH_FAILURE)
@@ -114,11 +115,12 @@ class _Babbling(_Asking):
         return self._refuse()
 
 
-def test_a_text_that_is_none(serve: Callable[[Any], Server], private_key: paramiko.PKey) -> None:
+def test_text_that_is_not_utf_8_is_an_error_of_the_connection(serve: Callable[[Any], Server],
+                                                              private_key: paramiko.PKey) -> None:
     server = serve(_Babbling())
     with Guest(["127.0.0.1"], server.port, QUICK) as met, pytest.raises((LoginEnded, TransportLost)):
         met.by_password("core", "secret")
-    with pytest.raises(TransportLost, match="nobody can read"):
+    with pytest.raises(TransportLost, match="cannot be decoded"):
         ssh.connect(ssh.Target(("127.0.0.1",), server.port, "core", "/run/docker.sock"), private_key, QUICK,
                     EngineSettings())
 
@@ -143,9 +145,8 @@ def _number(number: int) -> bytes:
 
 
 @pytest.mark.parametrize("prime", [-(1 << 2000) - 12345, (1 << 8192) - 1], ids=["negative", "8192 bits"])
-def test_a_group_that_is_none(private_key: paramiko.PKey, prime: int) -> None:
-    """With a group of the guest's choice, paramiko would look for a number for ever, or calculate for seconds while
-    all other threads wait."""
+def test_a_diffie_hellman_group_of_the_guests_choice_is_not_used(private_key: paramiko.PKey, prime: int) -> None:
+    """With such a group paramiko searches for a number forever, or calculates for seconds while all threads wait."""
     def serve(peer: socket.socket) -> None:
         peer.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
         source = peer.makefile("rb")
@@ -162,7 +163,7 @@ def test_a_group_that_is_none(private_key: paramiko.PKey, prime: int) -> None:
             peer.sendall(_packet(b"\x21" + _string(blob) + _number(3) + _string(bytes(83))))
             _read_packet(source)
         except struct.error:
-            pass  # we hung up
+            pass  # the connection was closed
         finally:
             source.close()
 
@@ -170,14 +171,14 @@ def test_a_group_that_is_none(private_key: paramiko.PKey, prime: int) -> None:
         began, spent = time.monotonic(), time.process_time()
         with pytest.raises(SSHIncompatible):
             ssh.connect(ssh.Target(("127.0.0.1",), server.port, "core", ""), private_key, QUICK, EngineSettings())
-        assert time.monotonic() - began < QUICK.banner_timeout
+        assert time.monotonic() - began < QUICK.handshake_timeout
         until(lambda: not any(isinstance(thread, paramiko.Transport) for thread in threading.enumerate()))
-        # Where a calculation keeps the other threads waiting, that is what it takes of a processor.
+        # A calculation that holds the GIL shows as CPU time.
         assert time.process_time() - spent < 0.5
 
 
 class _Welcoming(paramiko.ServerInterface):
-    """Lets everybody in; then ``_after`` has its way with the guest's side of the connection."""
+    """Accepts each login, then calls ``_after`` with the guest's side of the connection."""
 
     transport: Any = None
 
@@ -208,22 +209,51 @@ def _another_key(transport: paramiko.Transport) -> None:
     transport.renegotiate_keys()
 
 
-@pytest.mark.parametrize("after, why", [(_ignore_me, "messages"), (_another_key, "keys")], ids=["noise", "keys"])
-def test_who_keeps_us_busy_is_hung_up_on(serve: Callable[[Any], Server], private_key: paramiko.PKey, after: Any,
-                                         why: str) -> None:
-    """A guest that has let us in costs little, whatever it sends."""
-    server = serve(_Welcoming(after))
+class _Counted(GuestBudget):
+    """A budget that records its charges."""
+
+    charged_in_all = 0.0
+
+    def charge(self, cpu: float) -> None:
+        self.charged_in_all += cpu
+        super().charge(cpu)
+
+
+@pytest.mark.parametrize("mute", [False, True], ids=["heard", "held"])
+def test_useless_messages_are_read_within_the_guests_budget(serve: Callable[[Any], Server], private_key: paramiko.PKey,
+                                                            mute: bool) -> None:
+    """The guest stays connected, and TCP slows it down."""
+    rate = CPU._replace(each=0.001, total=0.001, quantum=60.0) if mute else CPU
+    budget = _Counted("guest", FairRate(rate))
+    began = time.monotonic()
+    server = serve(_Welcoming(_ignore_me))
+    connection = ssh.connect(ssh.Target(("127.0.0.1",), server.port, "core", "", budget=budget), private_key, QUICK,
+                             EngineSettings())
+    try:
+        until(lambda: budget.throttled_for() > 2.0, "it is never held back", 60.0)
+        assert budget.charged_in_all <= CPU.burst + CPU.each * (time.monotonic() - began) + 0.1
+        assert not connection.closed
+        connection.hang_up()  # wakes the reading thread
+    finally:
+        connection.close()
+    assert not connection._transport.is_alive()
+
+
+def test_a_guest_that_repeats_key_exchanges_loses_its_connection(serve: Callable[[Any], Server],
+                                                                 private_key: paramiko.PKey) -> None:
+    server = serve(_Welcoming(_another_key))
     connection = ssh.connect(ssh.Target(("127.0.0.1",), server.port, "core", ""), private_key, QUICK, EngineSettings())
     try:
-        until(lambda: connection.closed, "it is still connected", 30.0)
-        with pytest.raises(TransportLost, match=f"too many {why}"):
+        until(lambda: connection.closed, "it is still connected", 90.0)
+        with pytest.raises(TransportLost, match="too many key exchanges"):
             connection.open_stream(1.0)
     finally:
         connection.close()
 
 
-def test_an_end_waits_for_nothing(serve: Callable[[Any], Server], private_key: paramiko.PKey) -> None:
-    """Whoever serves many VMs hangs up on one of them without waiting for what its connection is at."""
+def test_hang_up_does_not_wait_for_the_reading_thread(serve: Callable[[Any], Server],
+                                                      private_key: paramiko.PKey) -> None:
+    """The thread that serves many VMs must not wait for one connection."""
     server = serve(_Welcoming(lambda transport: time.sleep(0.1)))
     connection = ssh.connect(ssh.Target(("127.0.0.1",), server.port, "core", ""), private_key, QUICK, EngineSettings())
     at_it, go_on = threading.Event(), threading.Event()
@@ -232,8 +262,8 @@ def test_an_end_waits_for_nothing(serve: Callable[[Any], Server], private_key: p
         at_it.set()
         go_on.wait(10.0)
 
-    connection.transport.packetizer._acknowledge = busy
-    connection.transport._ask_for_life()  # which it answers
+    connection._transport.packetizer._acknowledge = busy
+    connection._transport._send_keepalive()  # the guest answers it
     assert at_it.wait(10.0)
     try:
         began = time.monotonic()
@@ -243,4 +273,4 @@ def test_an_end_waits_for_nothing(serve: Callable[[Any], Server], private_key: p
     finally:
         go_on.set()
         connection.close()
-    assert not connection.transport.is_alive()
+    assert not connection._transport.is_alive()

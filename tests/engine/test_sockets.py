@@ -1,4 +1,4 @@
-"""Where the engine's socket is looked for, and what is said when it is nowhere; on a real sshd."""
+"""The search for the engine's socket, and the errors if there is none; on a real sshd."""
 
 import os
 import socket
@@ -10,7 +10,9 @@ from tests.engine.conftest import ENGINE
 from tests.engine.peers import Script, Server, Sshd, http_answer
 from tests.engine.test_tunnel import NO_FORWARDING, only
 from tests.need import need, need_program
-from xscontainer.engine import api, sockets, ssh
+from xscontainer.engine import api
+from xscontainer.engine.ssh import connection as ssh
+from xscontainer.engine.ssh import discovery
 from xscontainer.errors import (
     EngineForbidden,
     EngineSocketAbsent,
@@ -27,10 +29,10 @@ Connect = Callable[..., ssh.SSHConnection]
 
 
 ABSENT, STOPPED, FORBIDDEN, REFUSED = (EngineSocketAbsent("absent."), EngineStopped("stopped."),
-                                       sockets.not_for("me", "/x"), ForwardingRefused("refused."))
-UNSEEN = sockets.not_for("me", PODMAN, unseen=True)
+                                       discovery.not_for("me", "/x"), ForwardingRefused("refused."))
+UNSEEN = discovery.not_for("me", PODMAN, unseen=True)
 
-# --- which places
+# --- places
 
 
 @pytest.mark.parametrize("named, engine, default, fixed, of_user", [
@@ -42,40 +44,40 @@ UNSEEN = sockets.not_for("me", PODMAN, unseen=True)
     ("/srv/engine.sock", "", DOCKER, ("/srv/engine.sock",), ()),
     ("/srv/engine.sock", "podman", DOCKER, ("/srv/engine.sock",), ()),
 ])
-def test_places(named: str, engine: str, default: str, fixed: Any, of_user: Any) -> None:
-    assert sockets.places(named, engine, default) == sockets.Places(fixed, of_user)
+def test_the_places_follow_from_the_settings(named: str, engine: str, default: str, fixed: Any, of_user: Any) -> None:
+    assert discovery.places(named, engine, default) == discovery.Places(fixed, of_user)
 
 
-def test_what_is_one_of_the_places() -> None:
-    found = sockets.places("")
+def test_a_path_is_recognized_as_one_of_the_places() -> None:
+    found = discovery.places("")
     for path in (DOCKER, PODMAN, "/run/user/0/docker.sock", "/run/user/1000/podman/podman.sock"):
         assert found.has(path)
     for path in ("", "/run/user//docker.sock", "/run/user/1000/docker.sock/x", "/run/user/1/../docker.sock",
                  OWN_DOCKER):
         assert not found.has(path)
-    assert not sockets.places("/srv/engine.sock").has(DOCKER)
+    assert not discovery.places("/srv/engine.sock").has(DOCKER)
 
 
 @pytest.mark.parametrize("said, uid", [
-    ("1000\n", 1000), ("0", 0), ("Welcome, traveller\n1000\n", 1000), ("", None), ("id: not found", None), ("-1", None),
-    ("99999999999", None), ("4294967296", None), ("1000; reboot", None), ("\u0661", None),
+    (b"1000\n", 1000), (b"0", 0), (b"1 2", None), (b"", None), (b"id: not found", None), (b"-1", None),
+    (b"99999999999", None), (b"4294967296", None), (b"1000; reboot", None), ("\u0661".encode(), None),
 ])
-def test_the_users_number_is_digits_or_nothing(said: str, uid: Optional[int]) -> None:
-    assert sockets.parse_uid(said) == uid
+def test_only_digits_are_a_uid(said: bytes, uid: Optional[int]) -> None:
+    assert discovery.parse_uid(said) == uid
 
 
-def test_what_served_is_believed_for_a_while() -> None:
+def test_a_socket_that_worked_is_kept_for_a_while() -> None:
     now: List[float] = [0.0]
-    settled = sockets.Settled("/a", lambda: now[0])
-    believed = [settled.believed]
-    for moment, error in ((0.0, ABSENT), (sockets.FAITH_SECONDS - 1, ABSENT), (sockets.FAITH_SECONDS, ABSENT),
+    known = discovery.KnownSocket("/a", lambda: now[0])
+    kept = [known.kept]
+    for moment, error in ((0.0, ABSENT), (discovery.KEEP_SECONDS - 1, ABSENT), (discovery.KEEP_SECONDS, ABSENT),
                           (99.0, STOPPED), (100.0, ABSENT)):
         now[0] = moment
-        settled.failed(error)
-        believed.append(settled.believed)
-    settled.served("/b")
-    assert believed + [settled.believed] == [True, True, True, False, True, True, True] and settled.path == "/b"
-    assert not sockets.Settled("", lambda: now[0]).believed
+        known.failed(error)
+        kept.append(known.kept)
+    known.worked("/b")
+    assert kept + [known.kept] == [True, True, True, False, True, True, True] and known.path == "/b"
+    assert not discovery.KnownSocket("", lambda: now[0]).kept
 
 
 @pytest.mark.parametrize("causes, kind", [
@@ -83,17 +85,17 @@ def test_what_served_is_believed_for_a_while() -> None:
     ((ABSENT, UNSEEN), EngineSocketAbsent), ((STOPPED, UNSEEN), EngineStopped), ((UNSEEN, FORBIDDEN), EngineForbidden),
     ((ABSENT, FORBIDDEN, STOPPED, REFUSED), ForwardingRefused), ((EngineUnavailable("x."), STOPPED), EngineStopped),
 ])
-def test_the_most_telling_cause_is_told_with_all_places(causes: Any, kind: type) -> None:
-    found = sockets.verdict([(f"/{number}", error) for number, error in enumerate(causes)])
+def test_the_most_important_error_is_reported_with_all_places(causes: Any, kind: type) -> None:
+    found = discovery.summary([(f"/{number}", error) for number, error in enumerate(causes)])
     assert type(found) is kind
     assert all(f"/{number}" in str(found) for number in range(len(causes)))
 
 
-# --- a guest with directories of its own
+# --- a guest with its own directories
 
 
 class Place:
-    """What is /run in the guest, and engines that listen below it."""
+    """The guest's /run, and engines that listen below it."""
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
@@ -111,7 +113,7 @@ class Place:
         return self.servers[-1]
 
     def dead(self, inside: str) -> None:
-        """A socket that nobody listens on."""
+        """Make a socket without a listener."""
         os.makedirs(os.path.dirname(self.path(inside)), exist_ok=True)
         with socket.socket(socket.AF_UNIX) as left:
             left.bind(self.path(inside))
@@ -129,7 +131,7 @@ def place(tmp_path: Any) -> Iterator[Place]:
 
 @pytest.fixture
 def guest(make_sshd: Callable[..., Sshd], place: Place) -> Callable[..., Sshd]:
-    """An sshd whose /run is the place; (options="")."""
+    """Start an sshd whose /run is the place: (options="")."""
     need(os.geteuid() == 0, "root, to give a guest its own /run")
     need_program("unshare")
     need(os.path.realpath("/var/run") == "/run", "a /var/run that is /run")
@@ -138,7 +140,7 @@ def guest(make_sshd: Callable[..., Sshd], place: Place) -> Callable[..., Sshd]:
 
 
 def asked(connection: ssh.SSHConnection) -> str:
-    """Which engine answers."""
+    """Return the engine that answers."""
     engine = api.Engine(connection, ENGINE, "1.41")
     try:
         return str(engine.containers()[0]["Id"])
@@ -153,21 +155,22 @@ SOMEWHERE = {"docker": "/run/docker.sock", "podman": PODMAN, "own-podman": "/run
 @pytest.mark.real
 @pytest.mark.parametrize("forwarding", ["", NO_FORWARDING])
 @pytest.mark.parametrize("where", list(SOMEWHERE))
-def test_the_engine_is_found_wherever_it_is(guest: Callable[..., Sshd], connect: Connect, place: Place, where: str,
-                                            forwarding: str) -> None:
+def test_the_engine_is_found_at_each_place(guest: Callable[..., Sshd], connect: Connect, place: Place, where: str,
+                                           forwarding: str) -> None:
     if forwarding:
         need_program("socat")
     place.listen(SOMEWHERE[where], where)
     connection = connect(guest(forwarding), socket="")
     assert asked(connection) == where
     assert connection.socket.replace("/var/run", "/run") == SOMEWHERE[where]
-    # What served is tried first the next time.
+    # The socket that worked is tried first the next time.
     again = connect(guest(forwarding), socket="", method=connection.method, last_socket=connection.socket)
     assert asked(again) == where
 
 
 @pytest.mark.real
-def test_the_first_one_is_taken_and_the_key_decides(guest: Callable[..., Sshd], connect: Connect, place: Place) -> None:
+def test_the_first_engine_is_used_unless_the_key_names_another(guest: Callable[..., Sshd], connect: Connect,
+                                                               place: Place) -> None:
     for name, path in SOMEWHERE.items():
         place.listen(path, name)
     sshd = guest()
@@ -177,7 +180,7 @@ def test_the_first_one_is_taken_and_the_key_decides(guest: Callable[..., Sshd], 
 
 
 @pytest.mark.real
-def test_a_socket_that_nobody_serves_does_not_hide_another(guest: Callable[..., Sshd], connect: Connect,
+def test_a_socket_without_a_listener_does_not_hide_another(guest: Callable[..., Sshd], connect: Connect,
                                                            place: Place) -> None:
     place.dead("/run/docker.sock")
     place.listen(PODMAN, "podman")
@@ -186,7 +189,8 @@ def test_a_socket_that_nobody_serves_does_not_hide_another(guest: Callable[..., 
 
 @pytest.mark.real
 @pytest.mark.parametrize("forwarding", ["", NO_FORWARDING])
-def test_when_there_is_none_all_places_are_told(guest: Callable[..., Sshd], connect: Connect, forwarding: str) -> None:
+def test_the_error_for_a_missing_socket_names_all_places(guest: Callable[..., Sshd], connect: Connect,
+                                                         forwarding: str) -> None:
     with pytest.raises(EngineSocketAbsent) as caught:
         connect(guest(forwarding), socket="").open_stream(20)
     for path in (DOCKER, PODMAN, "/run/user/0/podman/podman.sock", "/run/user/0/docker.sock"):
@@ -197,8 +201,8 @@ def test_when_there_is_none_all_places_are_told(guest: Callable[..., Sshd], conn
 
 
 @pytest.mark.real
-def test_a_stopped_engine_is_told_rather_than_absent_ones(guest: Callable[..., Sshd], connect: Connect,
-                                                          place: Place) -> None:
+def test_a_stopped_engine_is_reported_before_absent_sockets(guest: Callable[..., Sshd], connect: Connect,
+                                                            place: Place) -> None:
     place.dead(PODMAN)
     with pytest.raises(EngineStopped) as caught:
         connect(guest(), socket="").open_stream(20)
@@ -206,8 +210,8 @@ def test_a_stopped_engine_is_told_rather_than_absent_ones(guest: Callable[..., S
 
 
 @pytest.mark.real
-def test_a_guest_without_commands_is_asked_for_no_number(guest: Callable[..., Sshd], connect: Connect,
-                                                         place: Place) -> None:
+def test_a_guest_without_commands_is_not_asked_for_the_uid(guest: Callable[..., Sshd], connect: Connect,
+                                                           place: Place) -> None:
     place.listen(PODMAN, "podman")
     sshd = guest("ForceCommand /bin/false")
     assert asked(connect(sshd, socket="")) == "podman"
@@ -218,8 +222,7 @@ def test_a_guest_without_commands_is_asked_for_no_number(guest: Callable[..., Ss
 
 
 @pytest.mark.real
-def test_no_more_than_a_round_trip_for_the_first_place(guest: Callable[..., Sshd], connect: Connect,
-                                                       place: Place) -> None:
+def test_the_first_place_costs_one_round_trip(guest: Callable[..., Sshd], connect: Connect, place: Place) -> None:
     place.listen("/run/docker.sock", "docker")
     sshd = guest()
     connection = connect(sshd, socket="")
@@ -228,8 +231,7 @@ def test_no_more_than_a_round_trip_for_the_first_place(guest: Callable[..., Sshd
 
 
 @pytest.mark.real
-def test_while_an_engine_restarts_no_other_takes_its_place(guest: Callable[..., Sshd], connect: Connect, place: Place,
-                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_other_engine_is_used_while_one_restarts(guest: Callable[..., Sshd], connect: Connect, place: Place) -> None:
     docker = place.listen("/run/docker.sock", "docker")
     place.listen(PODMAN, "podman")
     sshd = guest()
@@ -240,16 +242,16 @@ def test_while_an_engine_restarts_no_other_takes_its_place(guest: Callable[..., 
     for _ in range(2):
         with pytest.raises(EngineUnavailable):
             asked(connection)
-    # Nor after a new connection.
+    # The same holds after a new connection.
     again = connect(sshd, socket="", method=connection.method, last_socket=connection.socket)
     with pytest.raises(EngineUnavailable):
         asked(again)
     docker = place.listen("/run/docker.sock", "docker")
     assert asked(connection) == asked(again) == "docker"
-    # One that is gone for good is given up.
+    # A socket that stays absent is given up.
     place.servers.remove(docker)
     docker.close()
-    monkeypatch.setattr(sockets, "FAITH_SECONDS", 0.0)
+    connection._tunnel.known.keep_seconds = 0.0
     with pytest.raises(EngineUnavailable):
         asked(connection)
     assert asked(connection) == "podman"
@@ -257,9 +259,9 @@ def test_while_an_engine_restarts_no_other_takes_its_place(guest: Callable[..., 
 
 
 @pytest.mark.real
-def test_podmans_own_program_stands_in(make_sshd: Callable[..., Sshd], connect: Connect, socket_path: str,
-                                       tmp_path: Any) -> None:
+def test_the_podman_program_connects_instead_of_a_channel(make_sshd: Callable[..., Sshd], connect: Connect,
+                                                          socket_path: str) -> None:
     with Server(Script({"/containers/json": http_answer(b'[{"Id": "x"}]')}), socket_path):
-        connection = connect(make_sshd(only(tmp_path, "podman")))
+        connection = connect(make_sshd(**only("podman")))
         assert asked(connection) == "x"
         assert connection.method == "podman-stdio"

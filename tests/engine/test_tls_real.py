@@ -1,4 +1,4 @@
-"""A real dockerd with --tlsverify: the verbs, the events, and whom it lets in."""
+"""A real dockerd with --tlsverify: verbs, events and refused certificates."""
 
 import ssl
 from typing import Any, Iterator, List
@@ -9,7 +9,8 @@ from tests.engine import real, tls_peers
 from tests.engine.real import actions, lost_and_found, running, state_of
 from tests.engine.tls_peers import ADDRESS, ENGINE, NAME, NOW, YEAR, Authority, connect
 from xscontainer.certificates import making
-from xscontainer.engine import api, certs
+from xscontainer.engine import api
+from xscontainer.engine.tls import certs
 from xscontainer.errors import (
     GuestUnreachable,
     TLSCertificateInvalid,
@@ -42,7 +43,7 @@ def container(dockerd: Any) -> Iterator[str]:
 
 @pytest.fixture(params=["1.2", "1.3"])
 def version(request: Any, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The only version of TLS that we speak."""
+    """Allow only this version of TLS."""
     restrict = certs._restrict
     chosen: str = request.param
 
@@ -73,9 +74,9 @@ def test_each_verb_does_what_it_says(authority: Authority, dockerd: Any, contain
         connection.close()
 
 
-def test_a_name_serves_as_well_as_an_address(authority: Authority, dockerd: Any) -> None:
+def test_a_certificate_for_a_name_is_accepted(authority: Authority, dockerd: Any) -> None:
     connect(authority.credentials, dockerd.tls_port, name=NAME).close()
-    with pytest.raises(TLSCertificateInvalid, match=f"is made out to {ADDRESS}, ::1, {NAME}, and not to other.example"):
+    with pytest.raises(TLSCertificateInvalid, match=f"is for {ADDRESS}, ::1, {NAME}, not for other.example"):
         connect(authority.credentials, dockerd.tls_port, name="other.example")
 
 
@@ -83,23 +84,24 @@ def _others(authority: Authority) -> List[making.Pair]:
     return [Authority.new("another CA").client,
             making.new_client(authority.ca, "it has ended", NOW - 3 * YEAR),
             making.new_client(authority.ca, "it has not begun", NOW + YEAR),
-            authority.server]  # a guest's key lets it into no other guest
+            authority.server]  # the certificate of an engine is no client certificate
 
 
 @pytest.mark.parametrize("number", range(4))
-def test_whom_it_does_not_let_in(authority: Authority, dockerd: Any, version: str, number: int) -> None:
+def test_a_client_without_the_right_certificate_is_refused(authority: Authority, dockerd: Any, version: str,
+                                                           number: int) -> None:
     pair = _others(authority)[number]
-    for _ in range(10):  # the refusal and the hanging up race with what we send
+    for _ in range(10):  # the refusal races with the request
         with pytest.raises(TLSClientRefused):
             connect(authority.credentials._replace(certificate=pair.certificate, key=pair.key), dockerd.tls_port)
 
 
-def test_whom_we_do_not_trust(authority: Authority, dockerd: Any, version: str) -> None:
+def test_an_engine_without_the_right_certificate_is_refused(authority: Authority, dockerd: Any, version: str) -> None:
     with pytest.raises(TLSCertificateInvalid, match="is issued by CN=a CA, which is not"):
         connect(authority.credentials._replace(ca=Authority.new("another CA").ca.certificate), dockerd.tls_port)
 
 
-def test_an_engine_without_tls(authority: Authority, tmp_path: Any) -> None:
+def test_an_engine_without_tls_is_reported(authority: Authority, tmp_path: Any) -> None:
     port = free_port(ADDRESS)
     with running(RealEngine(str(tmp_path / "d"), flags=[f"--host=tcp://{ADDRESS}:{port}", "--tls=false"])):
         with pytest.raises(TLSProtocol):
@@ -107,7 +109,7 @@ def test_an_engine_without_tls(authority: Authority, tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
-def test_an_engine_restart_is_a_loss_and_then_forgotten(authority: Authority, tmp_path: Any, how: str) -> None:
+def test_an_engine_works_again_after_a_restart(authority: Authority, tmp_path: Any, how: str) -> None:
     dockerd: Any
     with running(tls_peers.dockerd(str(tmp_path / "d"), authority.engine_side)) as dockerd:
         connection = connect(authority.credentials, dockerd.tls_port)
@@ -117,8 +119,8 @@ def test_an_engine_restart_is_a_loss_and_then_forgotten(authority: Authority, tm
         connection.close()
 
 
-def test_many_at_once(authority: Authority, dockerd: Any, container: str) -> None:
-    """More callers than connections: each is served in its turn."""
+def test_more_callers_than_connections_are_all_served(authority: Authority, dockerd: Any, container: str) -> None:
+    """Each caller waits until a connection is free."""
     from concurrent.futures import ThreadPoolExecutor
 
     connection = connect(authority.credentials, dockerd.tls_port)
@@ -139,8 +141,8 @@ def _inspect(engine: api.Engine, container: str) -> str:
         return str(error)
 
 
-def test_two_cas_of_one_name(tmp_path_factory: Any) -> None:
-    """As while the pool's CA is replaced: clients of either are let in, and servers of either believed."""
+def test_two_cas_with_one_name_are_both_trusted(tmp_path_factory: Any) -> None:
+    """While the pool's CA is replaced, certificates of both CAs are valid on both sides."""
     older, newer = Authority.new("a CA"), Authority.new("a CA")
     both = newer.ca.certificate + older.ca.certificate
     for server in (older.server, newer.server):

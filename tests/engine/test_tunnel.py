@@ -1,18 +1,22 @@
-"""How a stream reaches the engine's socket, and what is said when it does not; on a real sshd."""
+"""Streams to the engine's socket, and the errors if there is none; on a real sshd."""
 
 import os
+import shlex
 import shutil
 import socket
 import threading
 import time
-from typing import Any, Callable, List
+from typing import Any, Callable, Dict, List
 
 import pytest
 
 from tests.engine.conftest import ENGINE, QUICK
 from tests.engine.peers import Script, Server, Sshd, http_answer, read_head
-from tests.need import need
-from xscontainer.engine import api, ssh
+from tests.need import need, need_program
+from xscontainer.engine import api
+from xscontainer.engine.connection import EXTRA_UNREAD
+from xscontainer.engine.http import exchange
+from xscontainer.engine.ssh import connection as ssh
 from xscontainer.errors import (
     EngineForbidden,
     EngineLost,
@@ -21,34 +25,33 @@ from xscontainer.errors import (
     EngineTimeout,
     EngineUnavailable,
     ForwardingRefused,
+    ScriptNotRun,
 )
+from xscontainer.simulator.guests.base import programs_but
 
 pytestmark = pytest.mark.real
 
 LIST = {"/containers/json": http_answer(b"[]")}
 NO_FORWARDING = "AllowStreamLocalForwarding no"
-TOOLS = ("env", "ls", "test", "grep", "realpath", "sh", "bash")
+UNSHARE = ("unshare", "--mount", "sh", "-c")
 
 Connect = Callable[..., ssh.SSHConnection]
 MakeSshd = Callable[..., Sshd]
 
 
-def only(directory: Any, *names: str) -> str:
-    """sshd options under which sessions find nothing but ``names`` and the plainest tools."""
-    os.makedirs(str(directory / "bin"), exist_ok=True)
-    for name in names + TOOLS:
-        found = shutil.which(name)
-        if found is not None:
-            os.symlink(found, str(directory / "bin" / name))
-        else:
-            need(name in TOOLS, name)
-    return f"{NO_FORWARDING}\nSetEnv PATH={directory}/bin"
+def only(*names: str, options: str = NO_FORWARDING) -> Dict[str, Any]:
+    """Return options of make_sshd for a guest that has only these programs to connect to a socket."""
+    need(os.geteuid() == 0, "root, to hide programs from a guest")
+    for name in names:
+        need_program(name)
+    hiding = [f"mount --bind /dev/null {shlex.quote(path)}" for path in programs_but(names)]
+    return {"options": options, "before": UNSHARE + (" && ".join(hiding + ['exec "$@"']), "sh")}
 
 
 @pytest.mark.parametrize("program, method", [("docker", "dial-stdio"), ("socat", "socat"), ("ncat", "ncat")])
-def test_a_program_stands_in_where_sshd_forwards_nothing(make_sshd: MakeSshd, connect: Connect, socket_path: str,
-                                                         tmp_path: Any, program: str, method: str) -> None:
-    sshd = make_sshd(only(tmp_path, program))
+def test_a_program_connects_if_sshd_forwards_nothing(make_sshd: MakeSshd, connect: Connect, socket_path: str,
+                                                     tmp_path: Any, program: str, method: str) -> None:
+    sshd = make_sshd(**only(program))
     script = Script(LIST)
     with Server(script, socket_path):
         connection = connect(sshd)
@@ -58,7 +61,7 @@ def test_a_program_stands_in_where_sshd_forwards_nothing(make_sshd: MakeSshd, co
         assert method in connection.describe()
         engine.close()
         connection.close()
-        # What worked is tried first the next time: no channel is asked for in vain.
+        # The method that worked is tried first the next time, so no channel is tried in vain.
         again = connect(sshd, method=method)
         engine = api.Engine(again, ENGINE)
         assert engine.containers() == []
@@ -66,100 +69,120 @@ def test_a_program_stands_in_where_sshd_forwards_nothing(make_sshd: MakeSshd, co
     assert sshd.log().count("refused streamlocal port forward") == 1
 
 
-def test_what_worked_last_time_need_not_work_now(make_sshd: MakeSshd, connect: Connect, socket_path: str) -> None:
+def test_another_method_is_tried_if_the_last_one_fails(make_sshd: MakeSshd, connect: Connect, socket_path: str) -> None:
     with Server(Script(LIST), socket_path):
-        connection = connect(make_sshd(f"SetEnv PATH={os.path.dirname(socket_path)}"), method="socat")
+        connection = connect(make_sshd(**only(options="")), method="socat")
         engine = api.Engine(connection, ENGINE)
         assert engine.containers() == []
         assert connection.method == "streamlocal"
         engine.close()
 
 
-def test_an_unknown_method_is_no_method(make_sshd: MakeSshd, connect: Connect, socket_path: str) -> None:
+def test_an_unknown_method_is_ignored(make_sshd: MakeSshd, connect: Connect, socket_path: str) -> None:
     with Server(Script(LIST), socket_path):
         connection = connect(make_sshd(), method="rm -rf /")
         connection.open_stream(5).close()
         assert connection.method == "streamlocal"
 
 
-def test_no_channel_and_no_program(make_sshd: MakeSshd, connect: Connect, socket_path: str, tmp_path: Any) -> None:
+def test_the_error_names_each_program_that_failed(make_sshd: MakeSshd, connect: Connect, socket_path: str,
+                                                  tmp_path: Any) -> None:
     with Server(Script(LIST), socket_path):
         with pytest.raises(ForwardingRefused) as caught:
-            connect(make_sshd(only(tmp_path))).open_stream(10)
+            connect(make_sshd(**only())).open_stream(10)
     for word in ("dial-stdio", "socat", "ncat"):
         assert word in str(caught.value)
 
 
-def test_no_channel_and_no_commands(make_sshd: MakeSshd, connect: Connect, socket_path: str) -> None:
+@pytest.mark.parametrize("options, what", [
+    ("restrict", "port-forwarding"), ("no-port-forwarding,no-pty", "no-port-forwarding"),
+    ('permitopen="localhost:1"', "permitopen")])
+def test_a_line_of_the_key_that_allows_no_channel_is_reported(make_sshd: MakeSshd, connect: Connect, socket_path: str,
+                                                              tmp_path: Any, options: str, what: str) -> None:
+    sshd = make_sshd(**only(options=""))
+    path = tmp_path / "sshd0" / "authorized_keys"
+    path.write_text("# the pool's:\n" + options + " " + path.read_text())
     with Server(Script(LIST), socket_path):
-        with pytest.raises(ForwardingRefused):
+        with pytest.raises(ForwardingRefused) as caught:
+            connect(sshd).open_stream(10)
+    assert f"Line 2 of {path}" in caught.value.hint and what in caught.value.hint
+
+
+def test_a_guest_without_channels_and_commands_is_reported(make_sshd: MakeSshd, connect: Connect,
+                                                           socket_path: str) -> None:
+    with Server(Script(LIST), socket_path):
+        with pytest.raises(ScriptNotRun) as caught:
             connect(make_sshd(NO_FORWARDING + "\nForceCommand /bin/false")).open_stream(10)
+    assert socket_path in str(caught.value) and "exit status 1" in str(caught.value)
 
 
 @pytest.mark.parametrize("forwarding", ["", NO_FORWARDING])
-def test_no_socket(make_sshd: MakeSshd, connect: Connect, socket_path: str, forwarding: str) -> None:
+def test_an_absent_socket_is_reported(make_sshd: MakeSshd, connect: Connect, socket_path: str, forwarding: str) -> None:
     with pytest.raises(EngineUnavailable) as caught:
         connect(make_sshd(forwarding)).open_stream(10)
     assert socket_path in str(caught.value)
 
 
 @pytest.mark.parametrize("programs", [(), ("docker",), ("socat",), ("ncat",)])
-def test_a_socket_without_a_listener(make_sshd: MakeSshd, connect: Connect, socket_path: str, tmp_path: Any,
-                                     programs: Any) -> None:
+def test_a_socket_without_a_listener_means_a_stopped_engine(make_sshd: MakeSshd, connect: Connect, socket_path: str,
+                                                            tmp_path: Any, programs: Any) -> None:
     dead = socket.socket(socket.AF_UNIX)
     dead.bind(socket_path)
     dead.close()
     with pytest.raises(EngineUnavailable):
-        connect(make_sshd(only(tmp_path, *programs))).open_stream(15)
+        connect(make_sshd(**only(*programs))).open_stream(15)
 
 
-def test_another_engine_of_that_name_listens(make_sshd: MakeSshd, connect: Connect, socket_path: str,
-                                             tmp_path: Any) -> None:
+def test_a_listener_at_another_path_with_the_same_file_name_does_not_count(make_sshd: MakeSshd, connect: Connect,
+                                                                           socket_path: str, tmp_path: Any) -> None:
     dead = socket.socket(socket.AF_UNIX)
     dead.bind(socket_path)
     dead.close()
     os.mkdir(tmp_path / "other")
     with Server(Script(LIST), str(tmp_path / "other" / os.path.basename(socket_path))):
         with pytest.raises(EngineStopped):
-            connect(make_sshd(only(tmp_path))).open_stream(15)
+            connect(make_sshd(**only())).open_stream(15)
 
 
-def test_a_link_to_a_socket_that_lives(make_sshd: MakeSshd, connect: Connect, socket_path: str, tmp_path: Any) -> None:
+def test_a_link_to_a_socket_works(make_sshd: MakeSshd, connect: Connect, socket_path: str, tmp_path: Any) -> None:
     os.symlink(socket_path, tmp_path / "link")
     with Server(Script(LIST), socket_path):
         with pytest.raises(ForwardingRefused):
-            connect(make_sshd(only(tmp_path)), socket=str(tmp_path / "link")).open_stream(15)
+            connect(make_sshd(**only()), socket=str(tmp_path / "link")).open_stream(15)
 
 
-def test_a_file_is_no_socket(make_sshd: MakeSshd, connect: Connect, socket_path: str) -> None:
+def test_a_regular_file_is_not_a_socket(make_sshd: MakeSshd, connect: Connect, socket_path: str) -> None:
     with open(socket_path, "w"):
         pass
     with pytest.raises(EngineUnavailable) as caught:
         connect(make_sshd()).open_stream(10)
-    assert "no socket" in str(caught.value)
+    assert "not a socket" in str(caught.value)
 
 
-# A guest whose start-up files complain, on either stream, before each command; whatever shell the account has.
+# A guest whose start-up files print errors to both streams before each command, for each login shell.
 NOISE = ["rm: cannot remove 'shims/x': No such file or directory", "/etc/profile.d/y.sh: Permission denied",
          "connect: Connection refused"]
 
 
-def noisy(directory: Any, options: str = NO_FORWARDING) -> str:
+def noisy(directory: Any, guest: Dict[str, Any]) -> Dict[str, Any]:
     script = directory / "noisy"
     script.write_text("#!/bin/sh\n" + "".join(f'echo "{line}" >&2\necho "{line}"\n' for line in NOISE)
                       + "echo 0\nexec sh -c \"$SSH_ORIGINAL_COMMAND\"\n")
     script.chmod(0o755)
-    return f"{options}\nForceCommand {script}"
+    return dict(guest, options=f"{guest.get('options', '')}\nForceCommand {script}")
 
 
 @pytest.mark.parametrize("programs", [(), ("socat",), ("ncat",), ("docker",)])
-def test_what_start_up_files_say_is_no_cause(make_sshd: MakeSshd, connect: Connect, socket_path: str, tmp_path: Any,
-                                             programs: Any) -> None:
-    sshd = make_sshd(noisy(tmp_path, only(tmp_path, *programs)))
+def test_output_of_start_up_files_is_not_taken_for_an_error(make_sshd: MakeSshd, connect: Connect, socket_path: str,
+                                                            tmp_path: Any, programs: Any) -> None:
+    sshd = make_sshd(**noisy(tmp_path, only(*programs)))
     with Server(Script(LIST), socket_path):
-        with pytest.raises(ForwardingRefused):  # no program's stream is clean
-            connect(sshd).open_stream(15)
-    # The server has gone, and its socket with it: now there is a cause.
+        if programs:
+            connect(sshd).open_stream(15).close()
+        else:
+            with pytest.raises(ForwardingRefused):
+                connect(sshd).open_stream(15)
+    # Now the server and its socket are gone.
     with pytest.raises(EngineSocketAbsent):
         connect(sshd).open_stream(15)
     dead = socket.socket(socket.AF_UNIX)
@@ -169,18 +192,18 @@ def test_what_start_up_files_say_is_no_cause(make_sshd: MakeSshd, connect: Conne
         connect(sshd).open_stream(15)
 
 
-def test_a_socket_is_seen_behind_what_start_up_files_say(make_sshd: MakeSshd, connect: Connect, socket_path: str,
-                                                         tmp_path: Any) -> None:
-    sshd = make_sshd(noisy(tmp_path, ""))
+def test_output_of_start_up_files_does_not_hide_a_missing_socket(make_sshd: MakeSshd, connect: Connect,
+                                                                 socket_path: str, tmp_path: Any) -> None:
+    sshd = make_sshd(**noisy(tmp_path, {}))
     with open(socket_path, "w"):
         pass
-    with pytest.raises(EngineSocketAbsent, match="no socket"):
+    with pytest.raises(EngineSocketAbsent, match="not a socket"):
         connect(sshd).open_stream(10)
 
 
 @pytest.fixture
 def visitor(make_sshd: MakeSshd, tmp_path: Any) -> Callable[..., Sshd]:
-    """An sshd with a user who is not root: its own view of /etc/passwd names one."""
+    """Start an sshd with a user who is not root, by its own /etc/passwd."""
     need(os.geteuid() == 0 and shutil.which("unshare"), "root, to log in as somebody else")
     passwd = tmp_path / "passwd"
     with open("/etc/passwd") as source:
@@ -199,8 +222,8 @@ def visitor(make_sshd: MakeSshd, tmp_path: Any) -> Callable[..., Sshd]:
 
 @pytest.mark.parametrize("forwarding", ["", NO_FORWARDING])
 @pytest.mark.parametrize("hidden", [False, True])
-def test_a_socket_of_another_user(visitor: Callable[..., Sshd], connect: Connect, tmp_path: Any, forwarding: str,
-                                  hidden: bool) -> None:
+def test_a_socket_of_another_user_is_forbidden(visitor: Callable[..., Sshd], connect: Connect, tmp_path: Any,
+                                               forwarding: str, hidden: bool) -> None:
     directory = tmp_path / "run"
     directory.mkdir()
     path = str(directory / "engine.sock")
@@ -218,7 +241,8 @@ def test_a_socket_of_another_user(visitor: Callable[..., Sshd], connect: Connect
 
 
 @pytest.mark.parametrize("forwarding", ["", NO_FORWARDING])
-def test_an_engine_that_restarts(make_sshd: MakeSshd, connect: Connect, socket_path: str, forwarding: str) -> None:
+def test_an_engine_is_reached_again_after_a_restart(make_sshd: MakeSshd, connect: Connect, socket_path: str,
+                                                    forwarding: str) -> None:
     sshd = make_sshd(forwarding)
     connection = connect(sshd)
     engine = api.Engine(connection, ENGINE)
@@ -233,7 +257,7 @@ def test_an_engine_that_restarts(make_sshd: MakeSshd, connect: Connect, socket_p
     assert sshd.log().count("Accepted publickey") == 1
 
 
-def test_channels_are_bounded_and_come_back(make_sshd: MakeSshd, connect: Connect, socket_path: str) -> None:
+def test_the_number_of_channels_is_limited(make_sshd: MakeSshd, connect: Connect, socket_path: str) -> None:
     with Server(Script(LIST), socket_path):
         connection = connect(make_sshd(), engine=ENGINE._replace(max_channels=3))
         streams = [connection.open_stream(5) for _ in range(3)]
@@ -247,6 +271,39 @@ def test_channels_are_bounded_and_come_back(make_sshd: MakeSshd, connect: Connec
             stream.close()
         for _ in range(20):
             connection.open_stream(5).close()
+
+
+def test_extra_channels_are_not_limited(make_sshd: MakeSshd, connect: Connect, socket_path: str) -> None:
+    """sshd counts sessions, but not channels to a socket."""
+    with Server(Script(LIST), socket_path):
+        connection = connect(make_sshd("MaxSessions 1"), engine=ENGINE._replace(max_channels=2))
+        assert connection.open_extra(5) is None, "the socket is not known yet"
+        streams = [connection.open_stream(5) for _ in range(2)]
+        extra = [connection.open_extra(5) for _ in range(40)]
+        for stream in extra:
+            assert stream is not None and stream._channel.most_unread == EXTRA_UNREAD
+            assert exchange(stream, "GET", "/containers/json", headers={"Host": "engine"}).body == b"[]"
+        for each in [*extra, *streams]:
+            assert each is not None
+            each.close()
+        connection.open_stream(5).close()
+
+
+def test_there_are_no_extra_channels_where_streams_are_sessions(make_sshd: MakeSshd, connect: Connect,
+                                                                socket_path: str) -> None:
+    with Server(Script(LIST), socket_path):
+        connection = connect(make_sshd(**only("socat")))
+        connection.open_stream(5).close()
+        assert connection.open_extra(5) is None
+
+
+def test_a_stopped_engine_has_no_extra_channels(make_sshd: MakeSshd, connect: Connect, socket_path: str) -> None:
+    with Server(Script(LIST), socket_path):
+        connection = connect(make_sshd())
+        connection.open_stream(5).close()
+    assert connection.open_extra(5) is None
+    with pytest.raises(EngineSocketAbsent):
+        connection.open_stream(5)
 
 
 @pytest.mark.parametrize("forwarding", ["", NO_FORWARDING])
@@ -273,8 +330,8 @@ def test_many_threads_share_a_connection(make_sshd: MakeSshd, connect: Connect, 
     assert not wrong
 
 
-def test_a_flood_nobody_reads_ends_the_connection(make_sshd: MakeSshd, connect: Connect, socket_path: str) -> None:
-    """The window holds an honest sshd back, so the engine's flood stops in the guest."""
+def test_unread_data_of_an_engine_stays_in_the_guest(make_sshd: MakeSshd, connect: Connect, socket_path: str) -> None:
+    """The channel's window stops sshd, so the data stays in the guest."""
     sent: List[int] = [0]
 
     def flood(peer: socket.socket) -> None:
@@ -296,8 +353,9 @@ def test_a_flood_nobody_reads_ends_the_connection(make_sshd: MakeSshd, connect: 
         stream.close()
 
 
-def test_what_is_lost_is_told_apart(make_sshd: MakeSshd, connect: Connect, socket_path: str) -> None:
-    """The engine's end of a stream is not the end of the connection."""
+def test_the_end_of_a_stream_and_of_a_connection_have_different_errors(make_sshd: MakeSshd, connect: Connect,
+                                                                       socket_path: str) -> None:
+    """The engine ends a stream; the connection stays."""
     with Server(Script(LIST), socket_path) as server:
         connection = connect(make_sshd(), QUICK)
         stream = connection.open_stream(5)
@@ -313,9 +371,9 @@ def test_what_is_lost_is_told_apart(make_sshd: MakeSshd, connect: Connect, socke
         stream.close()
 
 
-def test_an_answer_in_pieces_does_not_wait_for_acknowledgements(make_sshd: MakeSshd, connect: Connect,
-                                                                socket_path: str) -> None:
-    """sshd holds back the second piece until the first is acknowledged, which a kernel does after 40 ms."""
+def test_an_answer_in_two_packets_does_not_wait_for_an_acknowledgement(make_sshd: MakeSshd, connect: Connect,
+                                                                       socket_path: str) -> None:
+    """sshd delays the second packet until the first is acknowledged, which the kernel does after 40 ms."""
     answer = http_answer(b"[]")
 
     def in_pieces(peer: socket.socket, head: str) -> None:
@@ -331,5 +389,5 @@ def test_an_answer_in_pieces_does_not_wait_for_acknowledgements(make_sshd: MakeS
             engine.containers()
             taken.append(time.monotonic() - started)
         engine.close()
-    # Not the median: a busy machine may hold up most of them, but none would be as quick as that.
+    # The minimum, not the median: a busy machine may delay most answers, but with the fault none is so quick.
     assert sorted(taken)[3] < 0.035

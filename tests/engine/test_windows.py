@@ -1,4 +1,4 @@
-"""An engine on Windows over SSH: no channel to a pipe, no Unix programs, only docker's own client to stand in."""
+"""An engine on Windows over SSH, reached by the docker program only: no channels to pipes, no Unix programs."""
 
 import os
 import shlex
@@ -10,14 +10,15 @@ import pytest
 from tests.engine.conftest import ENGINE
 from tests.engine.peers import Script, Server, Sshd, http_answer
 from tests.need import need_program
-from xscontainer.engine import api, ssh
-from xscontainer.engine.tunnel import DEFAULT_PIPE, PIPE, check_path
+from xscontainer.engine import api
+from xscontainer.engine.ssh import connection as ssh
+from xscontainer.engine.ssh.bridge import DEFAULT_PIPE, PIPE, check_path
 from xscontainer.errors import ArgumentError, EngineForbidden, EngineStopped, ForwardingRefused
 
 pytestmark = pytest.mark.real
 
 OTHER_PIPE = PIPE + "other"
-# What that client says there.
+# Messages of the docker program on Windows.
 STOPPED = ("error during connect: This error may indicate that the docker daemon is not running.: Get "
            "http://%2F%2F.%2Fpipe%2Fdocker_engine/_ping: open //./pipe/docker_engine: The system cannot find the file "
            "specified.")
@@ -26,17 +27,27 @@ DENIED = ("error during connect: Get http://%2F%2F.%2Fpipe%2Fdocker_engine/_ping
 
 
 class WindowsLike:
-    """An sshd that runs what cmd.exe would, as far as that is docker; it notes what it is asked for."""
+    """An sshd that identifies itself as that of Windows and runs echo and docker.exe as cmd.exe does.
+
+    It notes what docker.exe is asked for, and it has a profile of PowerShell's that says something first.
+    """
 
     def __init__(self, directory: str, make_sshd: Callable[..., Sshd], socket_path: str) -> None:
         self._note, self._docker = os.path.join(directory, "asked"), os.path.join(directory, "docker.sh")
         shell = os.path.join(directory, "cmd.sh")
         self.docker(f"exec {need_program('socat')} - UNIX-CONNECT:{shlex.quote(socket_path)}")
-        self._write(shell, f'printf "%s\\n" "$SSH_ORIGINAL_COMMAND" >> {self._note}\n'
-                           f'case $SSH_ORIGINAL_COMMAND in docker\\ *) . {self._docker} ;; esac\n'
-                           "echo \"'${SSH_ORIGINAL_COMMAND%% *}' is not recognized as an internal or external "
-                           "command, operable program or batch file.\" >&2\nexit 1\n")
-        self.sshd = make_sshd(f"AllowStreamLocalForwarding no\nForceCommand {shutil.which('sh')} {shell}")
+        self._write(shell, f"""echo "Welcome to PowerShell"
+case $SSH_ORIGINAL_COMMAND in 'cmd.exe /d /c "echo '*'& '*'"')
+    all=${{SSH_ORIGINAL_COMMAND#*echo }}; all=${{all%'"'}}
+    mark=${{all%%&*}}; printf "%s%s\\r\\n" "${{mark%^*}}" "${{mark#*^}}"
+    all=${{all#*& }}; printf "%s\\n" "$all" >> {self._note}
+    case $all in docker.exe\\ *) . {self._docker} ;; esac ;;
+esac
+echo "'${{SSH_ORIGINAL_COMMAND%% *}}' is not recognized as an internal or external command, operable program." >&2
+exit 1
+""")
+        self.sshd = make_sshd("AllowStreamLocalForwarding no\nVersionAddendum OpenSSH_for_Windows_9.5\n"
+                              f"ForceCommand {shutil.which('sh')} {shell}")
 
     @staticmethod
     def _write(path: str, text: str) -> None:
@@ -44,7 +55,7 @@ class WindowsLike:
             out.write(text)
 
     def docker(self, does: str) -> None:
-        """What its client does from now on."""
+        """Set the behaviour of the docker program."""
         self._write(self._docker, does + "\n")
 
     @property
@@ -59,12 +70,11 @@ def windows(tmp_path: Any, make_sshd: Callable[..., Sshd], socket_path: str) -> 
 
 
 @pytest.mark.parametrize("named, command", [
-    (DEFAULT_PIPE, "docker system dial-stdio"),
-    (OTHER_PIPE, f"docker -H {OTHER_PIPE} system dial-stdio"),
+    (DEFAULT_PIPE, f"docker.exe -H {DEFAULT_PIPE} system dial-stdio"),
+    (OTHER_PIPE, f"docker.exe -H {OTHER_PIPE} system dial-stdio"),
 ])
-def test_a_pipe_is_reached_by_dockers_client_alone(
-        windows: WindowsLike, connect: Callable[..., ssh.SSHConnection], socket_path: str, named: str,
-        command: str) -> None:
+def test_only_the_docker_program_reaches_a_pipe(windows: WindowsLike, connect: Callable[..., ssh.SSHConnection],
+                                                socket_path: str, named: str, command: str) -> None:
     with Server(Script({"/containers/json": http_answer(b'[{"Id": "one"}]')}), socket_path):
         connection = connect(windows.sshd, socket=named)
         engine = api.Engine(connection, ENGINE)
@@ -74,22 +84,23 @@ def test_a_pipe_is_reached_by_dockers_client_alone(
         connection.close()
 
 
-def test_nothing_needs_to_be_set_for_it(windows: WindowsLike, connect: Callable[..., ssh.SSHConnection],
-                                        socket_path: str) -> None:
-    """Where no socket is named, the places of Unix are looked at first, and docker's client knows its own."""
+def test_the_default_pipe_needs_no_settings(windows: WindowsLike, connect: Callable[..., ssh.SSHConnection],
+                                            socket_path: str) -> None:
+    """Without a setting the default pipe is used, even if a docker context names another."""
     with Server(Script({"/containers/json": http_answer(b"[]")}), socket_path):
         connection = connect(windows.sshd, socket="")
         engine = api.Engine(connection, ENGINE)
         assert engine.containers() == [] and connection.method == "dial-stdio"
-        assert windows.asked[-1] == "docker system dial-stdio"
+        assert set(windows.asked) == {f"docker.exe -H {DEFAULT_PIPE} system dial-stdio"}
         engine.close()
         connection.close()
 
 
 @pytest.mark.parametrize("said, error", [(STOPPED, EngineStopped), (DENIED, EngineForbidden),
                                          ("something else", ForwardingRefused)])
-def test_why_it_is_not_reached(windows: WindowsLike, connect: Callable[..., ssh.SSHConnection], said: str,
-                               error: Any) -> None:
+def test_each_reason_why_a_pipe_is_not_reached_has_its_error(windows: WindowsLike,
+                                                             connect: Callable[..., ssh.SSHConnection], said: str,
+                                                             error: Any) -> None:
     windows.docker(f"echo {shlex.quote(said)} >&2; exit 1")
     connection = connect(windows.sshd, socket=DEFAULT_PIPE)
     with pytest.raises(error):
@@ -99,6 +110,6 @@ def test_why_it_is_not_reached(windows: WindowsLike, connect: Callable[..., ssh.
 
 @pytest.mark.parametrize("path", ["npipe:////./pipe/", "npipe:////./pipe/a b", "npipe:////./pipe/a&b", "npipe://other/x",
                                   "//./pipe/a%b", "npipe:////./pipe/" + "x" * 101])
-def test_what_is_no_pipe(path: str) -> None:
+def test_an_impossible_pipe_name_is_refused(path: str) -> None:
     with pytest.raises(ArgumentError):
         check_path(path)

@@ -1,4 +1,4 @@
-"""The far side for tests of TLS: a real dockerd that asks for certificates, and a server that does as a test says."""
+"""The other side for tests of TLS: a real dockerd that requires certificates, and scripted servers."""
 
 import os
 import socket
@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, Optional
 from tests.engine.peers import Serve
 from xscontainer.certificates import making
 from xscontainer.certificates.making import Pair
-from xscontainer.engine import certs, tls
-from xscontainer.settings import EngineSettings, SSHSettings
+from xscontainer.engine.tls import certs
+from xscontainer.engine.tls import connection as tls
+from xscontainer.settings import EngineSettings, GuestSettings
 from xscontainer.simulator.engines.real import RealEngine
 from xscontainer.simulator.guests.tls import Certificates, flags, free_port
 
@@ -19,12 +20,12 @@ ADDRESS = "127.0.0.1"
 NAME = "engine.example"
 NOW = time.time()
 YEAR = 365 * 86400.0
-QUICK = SSHSettings(connect_timeout=3.0, banner_timeout=3.0, auth_timeout=3.0)
+QUICK = GuestSettings(connect_timeout=3.0, handshake_timeout=3.0, login_timeout=3.0)
 ENGINE = EngineSettings(request_timeout=10.0)
 
 
 class Authority(NamedTuple):
-    """A CA, and what it has signed."""
+    """A CA, and certificates that it has signed."""
 
     ca: Pair
     server: Pair
@@ -46,7 +47,7 @@ class Authority(NamedTuple):
 
 
 def dockerd(directory: str, certificates: Certificates) -> Any:
-    """A real engine with an attribute ``tls_port``, not started."""
+    """Return a real engine, not started, with an attribute ``tls_port``."""
     port = free_port(ADDRESS)
     engine: Any = RealEngine(directory, flags=flags(directory, certificates, ADDRESS, port))
     engine.tls_port = port
@@ -55,7 +56,7 @@ def dockerd(directory: str, certificates: Certificates) -> Any:
 
 def server_context(directory: str, authority: Authority, pair: Optional[Pair] = None,
                    version: str = "") -> ssl.SSLContext:
-    """For a server that asks for a client's certificate.
+    """Return the context of a server that requires a client certificate.
 
     :param pair: instead of the authority's own. :param version: the only one: "1.2" or "1.3".
     """
@@ -72,9 +73,9 @@ def server_context(directory: str, authority: Authority, pair: Optional[Pair] = 
 
 
 def only(context: ssl.SSLContext, version: str) -> None:
-    """Have it speak no other version than "1.2" or "1.3"; "" leaves it as it is."""
+    """Allow only version "1.2" or "1.3"; "" changes nothing."""
     with warnings.catch_warnings():
-        # The newer way to say it is not there before CPython 3.7.
+        # The newer API exists since CPython 3.7.
         warnings.simplefilter("ignore", DeprecationWarning)
         if version:
             context.options |= {"1.2": ssl.OP_NO_TLSv1_3, "1.3": ssl.OP_NO_TLSv1_2}[version]  # novm: 3.6 has both
@@ -82,12 +83,12 @@ def only(context: ssl.SSLContext, version: str) -> None:
 
 def over_tls(context: ssl.SSLContext, serve: Serve) -> Serve:
     def run(peer: socket.socket) -> None:
-        # A copy: the server ends what it has accepted, and wrapping takes that away.
+        # A copy, because the server closes the accepted socket, and wrapping detaches it.
         with peer.dup() as copy, context.wrap_socket(copy, server_side=True) as sock:
             serve(sock)
     return run
 
 
-def connect(credentials: certs.Credentials, port: int, ssh: SSHSettings = QUICK, engine: EngineSettings = ENGINE,
+def connect(credentials: certs.Credentials, port: int, ssh: GuestSettings = QUICK, engine: EngineSettings = ENGINE,
             name: str = "", address: str = ADDRESS, vm: str = "") -> tls.TLSConnection:
     return tls.connect(tls.Target((address,), port, name, vm), credentials, ssh, engine)

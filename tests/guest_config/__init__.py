@@ -1,1 +1,1 @@
-"""What goes into guests, checked by the programs that read it there."""
+"""Files for guests, checked by the programs that read them there."""

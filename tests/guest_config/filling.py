@@ -1,4 +1,4 @@
-"""The configurations as a guest gets them: the placeholders of guest-config/README.md, replaced word for word.
+"""Replace the placeholders of guest-config/README.md word by word, independently of the product.
 
 Written from that text alone, so that it tells whether the text and the configurations agree.
 """
@@ -50,7 +50,7 @@ def make_host_key(directory: Path) -> HostKey:
 
 
 def fill(text: str, case: Case, host_key: Optional[HostKey] = None) -> str:
-    """``text`` with every placeholder replaced. ``host_key`` is needed where ``case`` has one."""
+    """Return ``text`` with every placeholder replaced. ``host_key`` is needed if ``case`` has one."""
     for part, kept in (("HIN", case.internal_network), ("HOSTKEY", case.host_key)):
         whole = "%XS{0}EXISTS%(.*?)%XSEND{0}EXISTS%".format(part)
         text = re.sub(whole, r"\1" if kept else "", text, flags=re.DOTALL)
@@ -71,5 +71,5 @@ def host_key_values(host_key: HostKey) -> Dict[str, str]:
 
 
 def placeholders(text: str) -> "List[Tuple[str, str]]":
-    """Every word of ours between percent signs, and the rest of its line."""
+    """Return every placeholder with the rest of its line."""
     return re.findall(r"%([A-Z][A-Z0-9]*)%(.*)", text)

@@ -1,4 +1,4 @@
-"""The cloud-configs: valid to cloud-init, and right in what they make of a guest."""
+"""The cloud-configs are valid, and set up a guest correctly."""
 
 import subprocess
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.need import need_program
 from xscontainer.settings import SSHSettings
 
 FULL, BARE = Case(True, True), Case(False, False)
-# What XAPI's plugin interface takes as one argument, with room for the rest of the call.
+# Size of one argument that XAPI's plugin interface accepts, less some room for the rest of the call.
 MOST_BYTES = 32768
 
 
@@ -26,7 +26,7 @@ def ask_cloud_init(path: Path) -> "subprocess.CompletedProcess[bytes]":
 
 
 @pytest.mark.parametrize("name", CLOUD_CONFIGS)
-def test_cloud_init_finds_it_valid_filled_in_or_not(name: str, host_key: HostKey, tmp_path: Path) -> None:
+def test_cloud_init_accepts_the_file_with_and_without_values(name: str, host_key: HostKey, tmp_path: Path) -> None:
     given = read(f"cloud-config/{name}")
     for number, text in enumerate([given, fill(given, FULL, host_key), fill(given, BARE, host_key)]):
         path = tmp_path / f"{number}.yaml"
@@ -35,7 +35,7 @@ def test_cloud_init_finds_it_valid_filled_in_or_not(name: str, host_key: HostKey
         assert told.returncode == 0 and told.stdout.startswith(b"Valid"), told.stdout.decode()
 
 
-def test_cloud_init_would_say_what_is_wrong(tmp_path: Path) -> None:
+def test_cloud_inits_schema_check_finds_an_error(tmp_path: Path) -> None:
     path = tmp_path / "wrong.yaml"
     path.write_text(read("cloud-config/ubuntu.yaml").replace("  - docker.io", "  docker.io: {}"))
     told = ask_cloud_init(path)
@@ -43,7 +43,7 @@ def test_cloud_init_would_say_what_is_wrong(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", CLOUD_CONFIGS)
-def test_it_is_plain_text_that_every_way_to_the_guest_carries(name: str) -> None:
+def test_the_file_is_plain_text_that_fits_into_a_call(name: str) -> None:
     text = read(f"cloud-config/{name}")
     assert text.startswith("#cloud-config\n") and text.endswith("\n")
     assert len(text) < MOST_BYTES
@@ -54,7 +54,7 @@ def test_it_is_plain_text_that_every_way_to_the_guest_carries(name: str) -> None
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", CLOUD_CONFIGS)
-def test_nothing_is_left_to_fill_in(name: str, case: Case, host_key: HostKey) -> None:
+def test_no_placeholder_is_left(name: str, case: Case, host_key: HostKey) -> None:
     text = fill(read(f"cloud-config/{name}"), case, host_key)
     assert "%XS" not in text and "HIN%" not in text
     assert yaml.safe_load(text)["hostname"] == HOSTNAME
@@ -63,21 +63,21 @@ def test_nothing_is_left_to_fill_in(name: str, case: Case, host_key: HostKey) ->
 
 
 @pytest.mark.parametrize("name", CLOUD_CONFIGS)
-def test_the_pools_key_opens_one_account_and_that_one_may_use_the_engine(name: str, host_key: HostKey) -> None:
+def test_the_pools_key_opens_only_the_account_that_may_use_the_engine(name: str, host_key: HostKey) -> None:
     assert fill(read(f"cloud-config/{name}"), FULL, host_key).count(POOL_KEY) == 1
     config = filled(name, FULL, host_key)
     accounts = [user for user in config["users"] if isinstance(user, dict)]
     assert [account["name"] for account in accounts] == [SSHSettings().user]
     account = accounts[0]
     assert account["groups"] == "docker" and account["lock_passwd"] is True and "sudo" not in account
-    # Before the account is made, so that it is the system's group and the engine's package finds it.
+    # The group is made before the account, as a system group, so that the engine's package uses it.
     assert ["groupadd", "--system", "--force", "docker"] in config["bootcmd"]
     (line,) = account["ssh_authorized_keys"]
     assert line == f"restrict,port-forwarding ssh-rsa {POOL_KEY}"
 
 
-def test_cloud_inits_own_reader_takes_the_line_of_the_key() -> None:
-    """Its installation names its interpreter; ours has no cloud-init."""
+def test_cloud_init_parses_the_line_of_the_pools_key() -> None:
+    """cloud-init runs in its own interpreter, which its installation names."""
     program = Path(need_program("cloud-init")).read_text().splitlines()[0]
     assert program.startswith("#!")
     code = (
@@ -92,14 +92,14 @@ def test_cloud_inits_own_reader_takes_the_line_of_the_key() -> None:
 
 
 @pytest.mark.parametrize("name", CLOUD_CONFIGS)
-def test_the_host_key_arrives_byte_for_byte_or_not_at_all(name: str, host_key: HostKey) -> None:
+def test_the_host_key_is_complete_or_absent(name: str, host_key: HostKey) -> None:
     keys = filled(name, Case(False, True), host_key)["ssh_keys"]
     assert keys == {"ed25519_private": host_key.private, "ed25519_public": host_key.public}
     assert "ssh_keys" not in filled(name, BARE, host_key)
 
 
-def test_sshd_starts_with_the_host_key_and_lets_us_reach_the_engine(host_key: HostKey, tmp_path: Path) -> None:
-    """No configuration sets anything of sshd's; this is what they rely on."""
+def test_sshd_starts_with_the_host_key_and_forwards_to_the_engine(host_key: HostKey, tmp_path: Path) -> None:
+    """The configurations rely on the defaults of sshd, and set nothing of it."""
     path = tmp_path / "ssh_host_ed25519_key"
     path.write_text(filled("ubuntu.yaml", Case(False, True), host_key)["ssh_keys"]["ed25519_private"])
     path.chmod(0o600)
@@ -127,14 +127,14 @@ def test_the_host_internal_network_never_takes_the_default_route(name: str, host
 
 
 def shell_texts(config: Dict[str, Any]) -> "List[str]":
-    """What a shell of the guest runs: the scripts written, and the commands that are no list."""
+    """Return everything that a shell of the guest runs: scripts, and commands that are no list."""
     scripts = [file["content"] for file in config["write_files"] if file["content"].startswith("#!")]
     assert all(file["permissions"] == "0755" for file in config["write_files"] if file["content"] in scripts)
     return scripts + ["#!/bin/sh\n" + command + "\n" for command in config["runcmd"] if isinstance(command, str)]
 
 
 @pytest.mark.parametrize("name", CLOUD_CONFIGS)
-def test_shellcheck_finds_nothing_in_what_the_guest_runs(name: str, host_key: HostKey, tmp_path: Path) -> None:
+def test_shellcheck_accepts_the_scripts_of_the_guest(name: str, host_key: HostKey, tmp_path: Path) -> None:
     texts = shell_texts(filled(name, FULL, host_key))
     assert texts
     for text in texts:

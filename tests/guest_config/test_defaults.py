@@ -1,4 +1,4 @@
-"""Which configuration is served for which template."""
+"""The default configuration for each template."""
 
 import json
 import re
@@ -12,16 +12,16 @@ RULES: List[Dict[str, str]] = json.loads(read("defaults.json"))
 TEXTS = [f"cloud-config/{name}" for name in CLOUD_CONFIGS] + [f"ignition/{name}" for name in IGNITIONS]
 DOCUMENTED = set(re.findall(r"`%([A-Z][A-Z0-9]*)%`", read("README.md")))
 HOST = re.compile(r"\b(?:[a-z0-9-]+\.)+(?:com|io|org|net|dev|cloud)\b(?=[/\s\"']|$)")
-# Each belongs to a distribution, to Docker, or to the Xen Project.
+# Hosts of a distribution, of Docker, or of the Xen Project.
 LIVING = {"download.docker.com", "docker.io", "gitlab.com"}
 
 
 def default_of(name_label: str) -> str:
-    """The file of the first rule that is found in the name, in lower case."""
+    """Return the file of the first rule that matches the name in lower case."""
     return next(rule["file"] for rule in RULES if re.search(rule["match"], name_label.lower()))
 
 
-def test_the_last_rule_takes_all_and_every_file_is_served() -> None:
+def test_the_last_rule_matches_all_and_every_file_has_a_rule() -> None:
     assert [set(rule) for rule in RULES] == [{"match", "file"}] * len(RULES)
     assert RULES[-1]["match"] == "" and all(rule["match"] for rule in RULES[:-1])
     assert sorted(rule["file"] for rule in RULES) == sorted(TEXTS)
@@ -49,18 +49,18 @@ def test_the_last_rule_takes_all_and_every_file_is_served() -> None:
         ("", "cloud-config/generic.yaml"),
     ],
 )
-def test_a_template_gets_what_its_guest_understands(name: str, file: str) -> None:
+def test_a_template_gets_the_configuration_of_its_guest_system(name: str, file: str) -> None:
     assert default_of(name) == file
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (GUEST_CONFIG / "templates").glob("*.json")))
-def test_every_template_of_ours_has_a_default_of_its_own(name: str) -> None:
+def test_every_template_of_the_pack_has_its_own_default(name: str) -> None:
     template = json.loads(read(f"templates/{name}"))
     assert default_of(template["name_label"]) != RULES[-1]["file"]
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_every_placeholder_is_a_documented_one(name: str) -> None:
+def test_every_placeholder_is_documented(name: str) -> None:
     used = {word for word, _ in placeholders(read(name)) if not re.match(r"[0-9A-F]{2}\Z", word)}
     assert used and used <= DOCUMENTED, used - DOCUMENTED
     for part in ("HIN", "HOSTKEY"):
@@ -69,14 +69,14 @@ def test_every_placeholder_is_a_documented_one(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_nothing_is_fetched_but_from_the_living(name: str) -> None:
+def test_downloads_come_only_from_maintained_hosts(name: str) -> None:
     text = read(name)
     assert set(HOST.findall(text)) <= LIVING
     assert not re.search(r"etcd|fleet|quay\.io|rancher|coreos\.com|core-os", text)
     assert "http://" not in text
 
 
-def test_dead_hosts_would_be_found() -> None:
+def test_an_abandoned_host_is_found() -> None:
     for line in ("image: quay.io/coreos/etcd", "discovery: https://discovery.etcd.io/x", 'curl "get.docker.com"'):
         assert not set(HOST.findall(line)) <= LIVING
 

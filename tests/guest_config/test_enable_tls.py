@@ -1,4 +1,4 @@
-"""What lets a Linux guest's engine listen on a port: run on a root of its own, and dockerd started like that."""
+"""enable-tls.sh for Linux guests, run in a root of its own; dockerd is started with its result."""
 
 import os
 import re
@@ -24,12 +24,12 @@ DEBIAN = "[Unit]\nDescription=x\n\n[Service]\nType=notify\nExecStart=/usr/sbin/d
 FOLDED = ("[Service]\nExecStart=/usr/bin/dockerd \\\n  --containerd=/run/containerd/containerd.sock \\\n  -H fd://\n"
           "ExecReload=/bin/kill -s HUP $MAINPID\n")
 DROPIN = "etc/systemd/system/docker.service.d/90-xscontainer-tls.conf"
-# Those of Debian, of Alpine and the BSDs, and what RHEL has.
+# The shells of Debian, of Alpine, and of RHEL.
 SHELLS = [["dash"], ["busybox", "sh"], ["bash", "--posix"]]
 
 
 class Machine:
-    """The root of a file system, and a medium."""
+    """The root of a file system, and a CD."""
 
     def __init__(self, directory: Path, unit: str = DEBIAN) -> None:
         self.root, self.medium = directory / "a root", directory / "a medium"
@@ -54,7 +54,7 @@ class Machine:
         return said
 
     def command(self) -> List[str]:
-        """What the unit starts now, in words."""
+        """Return the command that the unit starts now, split into words."""
         lines = re.findall("(?m)^ExecStart=(.*)$", (self.root / DROPIN).read_text())
         assert len(lines) == 2 and lines[0] == ""
         return shlex.split(lines[1])
@@ -69,9 +69,9 @@ def machine(tmp_path: Path) -> Machine:
 
 
 @pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: str(shell[0]))
-def test_files_modes_and_command(machine: Machine, shell: List[str]) -> None:
-    for _ in range(2):  # the second time as a renewal
-        assert "listens on port 2376" in machine.run(shell=shell)
+def test_files_are_written_with_their_modes_and_the_command(machine: Machine, shell: List[str]) -> None:
+    for _ in range(2):  # the second run is a renewal
+        assert "now listens on port 2376" in machine.run(shell=shell)
     assert machine.mode("etc/docker/tls") == 0o700
     assert [machine.mode(f"etc/docker/tls/{name}") for name in ("ca.pem", "server-cert.pem", "server-key.pem")] == [
         0o644, 0o644, 0o600]
@@ -87,31 +87,32 @@ def test_files_modes_and_command(machine: Machine, shell: List[str]) -> None:
     assert not (machine.root / DROPIN).exists() and not (machine.root / "etc/docker/tls").exists()
 
 
-def test_the_command_as_it_is_today_is_kept(tmp_path: Path) -> None:
+def test_the_present_command_of_the_unit_is_kept(tmp_path: Path) -> None:
     machine = Machine(tmp_path, FOLDED)
     machine.run()
     assert machine.command()[:4] == ["/usr/bin/dockerd", "--containerd=/run/containerd/containerd.sock", "-H", "fd://"]
     machine.write("etc/systemd/system/docker.service.d/10-ours.conf", "[Service]\nExecStart=\n"
                   "ExecStart=/opt/dockerd -D\n")
     machine.run()
-    # One that names no host listens on the usual socket, but not once it names another.
+    # Without -H dockerd listens on its usual socket; with another -H it would not, so the script adds it.
     assert machine.command()[:4] == ["/opt/dockerd", "-D", "-H", "unix:///var/run/docker.sock"]
 
 
 @pytest.mark.parametrize("config", ['{"hosts": ["fd://"]}', '{"tlsverify" : true}', '{\n "tlscacert": "x"}'])
-def test_a_daemon_json_that_contradicts_is_left_to_its_owner(machine: Machine, config: str) -> None:
+def test_a_daemon_json_with_hosts_or_tls_is_not_changed(machine: Machine, config: str) -> None:
     machine.write("etc/docker/daemon.json", config)
-    assert "daemon.json sets" in machine.run(fails=True)
+    assert "daemon.json has keys" in machine.run(fails=True)
     assert not (machine.root / DROPIN).exists()
     machine.write("etc/docker/daemon.json", '{"log-driver": "journald"}')
     machine.run()
 
 
 @pytest.mark.parametrize("what, said", [
-    ("no key", "there is no"), ("no unit", "systemd has no docker.service"), ("tls already", "TLS options of its own"),
-    ("port 0", "no TCP port"), ("port 1e3", "no TCP port"), ("port 65536", "no TCP port"), ("frob", "unknown argument"),
+    ("no key", "server-key.pem is missing or empty"), ("no unit", "there is no docker.service"),
+    ("tls already", "TLS options of its own"), ("port 0", "not a TCP port"), ("port 1e3", "not a TCP port"),
+    ("port 65536", "not a TCP port"), ("frob", "unknown argument"),
 ])
-def test_what_it_refuses(machine: Machine, what: str, said: str) -> None:
+def test_wrong_calls_and_machines_are_refused_with_a_reason(machine: Machine, what: str, said: str) -> None:
     arguments: List[str] = []
     if what == "no key":
         (machine.medium / "server-key.pem").unlink()
@@ -127,14 +128,14 @@ def test_what_it_refuses(machine: Machine, what: str, said: str) -> None:
     assert not (machine.root / DROPIN).exists() and not (machine.root / "etc/docker/tls").exists()
 
 
-def test_shellcheck_finds_nothing() -> None:
+def test_shellcheck_accepts_it() -> None:
     done = subprocess.run([need_program("shellcheck"), str(SCRIPT), str(IN_PLACE)], stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, timeout=60)
     assert done.returncode == 0, done.stdout.decode()
 
 
 class Run:
-    """One run in place: its exit code, what it said, what it asked of systemctl, and the files of its own it left."""
+    """The result of a run: exit code, output, calls of systemctl, and the files that it left."""
 
     def __init__(self, etc: Path) -> None:
         self.status, self.said = int((etc / "status").read_text()), (etc / "said").read_text()
@@ -147,7 +148,7 @@ class Run:
 
 
 def in_place(machine: Machine, directory: Path, *statuses: int) -> List[Run]:
-    """One run for each of these, which its first restart of the engine comes to; each with newer certificates."""
+    """Run the script once for each result of the first restart, each time with newer certificates."""
     need(os.geteuid() == 0, "root, for a mount namespace")
     done = subprocess.run(
         [need_program("unshare"), "--mount", "--propagation", "private", "sh", str(IN_PLACE), str(machine.medium),
@@ -163,7 +164,7 @@ RESTART = ["daemon-reload", "restart docker.service"]
 def test_the_service_is_restarted(machine: Machine, tmp_path: Path) -> None:
     first, second = in_place(machine, tmp_path, 0, 0)
     for run, port in ((first, 2376), (second, 2377)):
-        assert run.status == 0 and run.asked == RESTART and f"listens on port {port}" in run.said
+        assert run.status == 0 and run.asked == RESTART and f"now listens on port {port}" in run.said
         assert sorted(run.files) == ["docker/tls/ca.pem", "docker/tls/server-cert.pem", "docker/tls/server-key.pem",
                                      DROPIN[4:]]
         assert f":{port} --tlsverify" in run.files[DROPIN[4:]][0]
@@ -171,22 +172,22 @@ def test_the_service_is_restarted(machine: Machine, tmp_path: Path) -> None:
     assert second.files["docker/tls/server-key.pem"] == ("newer 1\n", 0o600)
 
 
-def test_an_engine_that_does_not_start_leaves_nothing_behind(machine: Machine, tmp_path: Path) -> None:
+def test_nothing_is_left_behind_when_the_engine_does_not_start(machine: Machine, tmp_path: Path) -> None:
     (run,) = in_place(machine, tmp_path, 1)
     assert run.status == 1 and run.asked == 2 * RESTART and run.files == {}
-    assert "all is as it was" in run.said
+    assert "all files were restored" in run.said
 
 
-def test_a_renewal_that_fails_leaves_tls_as_it_was(machine: Machine, tmp_path: Path) -> None:
-    """Else the VM would be out of reach from then on, with certificates that are good for a month."""
+def test_a_failed_renewal_restores_the_old_certificates(machine: Machine, tmp_path: Path) -> None:
+    """Otherwise the VM could not be reached, although its old certificates are valid for another month."""
     good, bad = in_place(machine, tmp_path, 0, 1)
     assert good.status == 0 and bad.status == 1 and bad.asked == 2 * RESTART
     assert bad.files == good.files and len(good.files) == 4
-    assert "all is as it was" in bad.said
+    assert "all files were restored" in bad.said
 
 
-def test_a_renewal_that_is_cut_off_leaves_all_as_it_was(machine: Machine) -> None:
-    """Here by a medium that cannot be read to its end."""
+def test_an_interrupted_renewal_restores_all_files(machine: Machine) -> None:
+    """Here a file on the CD cannot be read to its end."""
     machine.run()
     before = {path.name: path.read_bytes() for path in (machine.root / "etc/docker/tls").iterdir()}
     command = machine.command()
@@ -201,20 +202,20 @@ def test_a_renewal_that_is_cut_off_leaves_all_as_it_was(machine: Machine) -> Non
 
 @pytest.mark.parametrize("text, wanted", [("", "0.0.0.0"), ("0" * 31 + "1 01 80 10 80       lo\n", "[::]")],
                          ids=["off", "on"])
-def test_all_addresses_of_both_kinds_where_the_kernel_knows_ipv6(machine: Machine, text: str, wanted: str) -> None:
+def test_the_engine_listens_on_ipv6_if_the_kernel_has_it(machine: Machine, text: str, wanted: str) -> None:
     machine.write("proc/net/if_inet6", text)
     machine.run()
     assert machine.command()[5] == f"tcp://{wanted}:2376"
 
 
-def test_the_running_kernel_is_asked(machine: Machine) -> None:
+def test_the_running_kernel_decides_about_ipv6(machine: Machine) -> None:
     machine.run()
     knows = os.path.exists("/proc/net/if_inet6") and bool(Path("/proc/net/if_inet6").read_text())
     assert machine.command()[5] == f"tcp://{'[::]' if knows else '0.0.0.0'}:2376"
 
 
 @pytest.mark.real
-def test_dockerd_listens_when_started_like_that(machine: Machine, tmp_path_factory: Any) -> None:
+def test_dockerd_listens_when_started_with_the_written_command(machine: Machine, tmp_path_factory: Any) -> None:
     need(not RealEngine.missing(), RealEngine.missing())
     port = free_port(ADDRESS)
     machine.run("--port", str(port))

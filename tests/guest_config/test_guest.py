@@ -1,4 +1,4 @@
-"""cloud-init and Ignition themselves make a guest of every configuration, on a copy-on-write view of this machine."""
+"""cloud-init and Ignition apply every configuration to a copy-on-write view of this machine."""
 
 import io
 import os
@@ -14,13 +14,13 @@ from tests.need import need, need_program
 
 pytestmark = pytest.mark.real
 SCRIPTS = Path(__file__).parent
-# Debian keeps it where the images' initial RAM disks are made.
+# Debian installs it for initial RAM disks.
 IGNITION = "/usr/lib/dracut/modules.d/30ignition/ignition"
 NAMESPACES = ["--mount", "--uts", "--pid", "--net", "--fork", "--kill-child", "--propagation", "private"]
 
 
 class Changed(NamedTuple):
-    """A file that the first boot has written; ``mode`` are its permission bits."""
+    """A file that the first boot has written; ``mode`` has its permission bits."""
 
     text: str
     mode: int
@@ -32,7 +32,7 @@ Boot = Callable[[str, Case], Dict[str, Changed]]
 
 @pytest.fixture
 def boot(tmp_path: Path, host_key: HostKey) -> Boot:
-    """``boot(file, case)``: the files that a guest has more, by their paths without the leading slash."""
+    """Return ``boot(file, case)``, which returns the files that the first boot adds, by path without leading slash."""
     need(os.geteuid() == 0, "root, for an overlay mount")
     unshare = need_program("unshare", "util-linux")
 
@@ -70,13 +70,13 @@ def files(archive: bytes) -> "List[Tuple[str, Changed]]":
 
 
 def entry(table: Changed, name: str) -> "List[str]":
-    """The line of ``name`` in /etc/passwd or its like."""
+    """Return the line of ``name`` in /etc/passwd or a similar file."""
     (line,) = [line for line in table.text.splitlines() if line.startswith(name + ":")]
     return line.split(":")
 
 
 @pytest.mark.parametrize("name", CLOUD_CONFIGS)
-def test_cloud_inits_first_boot_makes_the_guest_that_is_meant(name: str, boot: Boot, host_key: HostKey) -> None:
+def test_the_first_boot_with_cloud_init_sets_the_guest_up(name: str, boot: Boot, host_key: HostKey) -> None:
     guest = boot(f"cloud-config/{name}", Case(True, True))
     log = guest["var/log/cloud-init.log"].text
     assert "Traceback" not in log and "- schema" not in log, log[-4000:]
@@ -110,7 +110,7 @@ def test_without_a_pinned_host_key_the_guest_makes_its_own(boot: Boot, host_key:
 
 
 @pytest.mark.parametrize("name", IGNITIONS)
-def test_ignitions_first_boot_makes_the_guest_that_is_meant(name: str, boot: Boot, host_key: HostKey) -> None:
+def test_the_first_boot_with_ignition_sets_the_guest_up(name: str, boot: Boot, host_key: HostKey) -> None:
     guest = boot(f"ignition/{name}", Case(True, True))
     assert guest["etc/hostname"].text == HOSTNAME
     account = entry(guest["etc/passwd"], "core")

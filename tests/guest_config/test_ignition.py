@@ -1,4 +1,4 @@
-"""The Ignition configurations: valid to Ignition and its published schema, and right in what they make of a guest."""
+"""The Ignition configurations are valid, also by the published schema, and set up a guest correctly."""
 
 import base64
 import configparser
@@ -29,7 +29,7 @@ def files(config: Dict[str, Any]) -> "Dict[str, Dict[str, Any]]":
 
 
 def content(file: Dict[str, Any]) -> str:
-    """What a data: URL holds."""
+    """Return the content of a data: URL."""
     found = re.match(r"data:(;base64)?,(.*)\Z", file["contents"]["source"], re.DOTALL)
     assert found is not None
     return base64.b64decode(found.group(2), validate=True).decode() if found.group(1) else unquote(found.group(2))
@@ -44,16 +44,16 @@ def ask_ignition(text: str, directory: Path) -> "subprocess.CompletedProcess[byt
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", IGNITIONS)
-def test_ignition_and_its_schema_find_it_valid(name: str, case: Case, host_key: HostKey, tmp_path: Path) -> None:
+def test_ignition_and_its_schema_accept_the_file(name: str, case: Case, host_key: HostKey, tmp_path: Path) -> None:
     text = fill(read(f"ignition/{name}"), case, host_key)
     assert "%XS" not in text
     jsonschema.Draft4Validator(SCHEMA).validate(json.loads(text))
     told = ask_ignition(text, tmp_path)
-    # It warns of keys that it does not know, and succeeds: the schema says nothing of those.
+    # ignition-validate only warns about unknown keys, and the schema allows them.
     assert told.returncode == 0 and told.stdout == b"", told.stdout.decode()
 
 
-def test_both_would_say_what_is_wrong(host_key: HostKey, tmp_path: Path) -> None:
+def test_ignition_and_its_schema_find_an_error(host_key: HostKey, tmp_path: Path) -> None:
     config = filled("flatcar.ign", FULL, host_key)
     config["storage"]["files"][0]["mode"] = "0600"
     with pytest.raises(jsonschema.ValidationError):
@@ -65,13 +65,13 @@ def test_both_would_say_what_is_wrong(host_key: HostKey, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", IGNITIONS)
-def test_the_schema_of_it_is_one_that_both_systems_read(name: str, host_key: HostKey) -> None:
+def test_the_version_is_one_that_both_systems_read(name: str, host_key: HostKey) -> None:
     assert filled(name, BARE, host_key)["ignition"] == {"version": "3.3.0"}
     jsonschema.Draft4Validator.check_schema(SCHEMA)
 
 
 @pytest.mark.parametrize("name", IGNITIONS)
-def test_the_pools_key_opens_one_account_and_that_one_may_use_the_engine(name: str, host_key: HostKey) -> None:
+def test_the_pools_key_opens_only_the_account_that_may_use_the_engine(name: str, host_key: HostKey) -> None:
     config = filled(name, FULL, host_key)
     (account,) = config["passwd"]["users"]
     assert account["name"] == SSHSettings().user and account["groups"] == ["docker"]
@@ -80,7 +80,7 @@ def test_the_pools_key_opens_one_account_and_that_one_may_use_the_engine(name: s
 
 
 @pytest.mark.parametrize("name", IGNITIONS)
-def test_the_host_key_arrives_byte_for_byte_or_not_at_all(name: str, host_key: HostKey) -> None:
+def test_the_host_key_is_complete_or_absent(name: str, host_key: HostKey) -> None:
     place = "/etc/ssh/ssh_host_ed25519_key"
     file = files(filled(name, Case(False, True), host_key))[place]
     assert content(file) == host_key.private and file["mode"] == 0o600 and file["overwrite"] is True
@@ -88,7 +88,7 @@ def test_the_host_key_arrives_byte_for_byte_or_not_at_all(name: str, host_key: H
 
 
 @pytest.mark.parametrize("name", IGNITIONS)
-def test_host_name_and_engine(name: str, host_key: HostKey) -> None:
+def test_the_host_name_is_set_and_the_engine_is_enabled(name: str, host_key: HostKey) -> None:
     config = filled(name, BARE, host_key)
     assert content(files(config)["/etc/hostname"]) == HOSTNAME
     enabled = [unit["name"] for unit in config["systemd"]["units"] if unit.get("enabled")]
@@ -115,11 +115,11 @@ def own_units(config: Dict[str, Any]) -> "List[Dict[str, Any]]":
 
 
 @pytest.mark.parametrize("name", IGNITIONS)
-def test_systemd_takes_the_units(name: str, host_key: HostKey, tmp_path: Path) -> None:
+def test_systemd_accepts_the_units(name: str, host_key: HostKey, tmp_path: Path) -> None:
     units = own_units(filled(name, BARE, host_key))
     assert units
     for unit in units:
-        # The guest's programs are not here; what systemd makes of the rest is what counts.
+        # The guest's programs are missing here; all other messages of systemd count.
         text = re.sub(r"(?m)^(Exec\w+=-?)/\S+", r"\1/bin/true", unit["contents"])
         text = text.replace("docker.service", "basic.target")
         path = tmp_path / unit["name"]

@@ -1,4 +1,4 @@
-"""The scripts inside the cloud-configs, run for real in a root of their own whose package managers only take notes."""
+"""The scripts in the cloud-configs, run in a root of their own whose package managers only record their calls."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from tests.need import need, need_program
 
 XEN_PROJECT = "etc/apt/sources.list.d/xen-guest-agent.list"
 XEN_PROJECT_RPM = "etc/yum.repos.d/xen-guest-agent.repo"
-# Answers as apt-get and dnf would: /has lists what the distribution has, /foreign what the added repository has.
+# Stands for apt-get and dnf: /has lists the packages of the distribution, /foreign those of an added repository.
 MANAGER = """#!/bin/sh
 echo "$(basename "$0") $*" >> /notes
 for word; do last=$word; done
@@ -42,7 +42,7 @@ Run = Callable[..., Outcome]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """``run(file, script, managers, has, foreign)``: what a guest with those packages makes of the script."""
+    """Return ``run(file, script, managers, has, foreign)``, which runs a script in a guest with those packages."""
     need(os.geteuid() == 0, "root, for chroot")
     busybox = need_program("busybox", "busybox-static")
     root = tmp_path / "root"
@@ -87,14 +87,14 @@ DEBIANS = ["debian.yaml", "ubuntu.yaml", "generic.yaml"]
 
 
 @pytest.mark.parametrize("file", DEBIANS)
-def test_the_distributions_own_agent_is_taken_first(run: Run, file: str) -> None:
+def test_the_distributions_own_agent_is_preferred(run: Run, file: str) -> None:
     done = run(file, "install-guest-agent", ["apt-get"], has=["xen-guest-agent"], foreign=["xen-guest-agent"])
     assert done.status == 0 and len(done.notes) == 1
     assert not done.has(XEN_PROJECT)
 
 
 @pytest.mark.parametrize("file", DEBIANS)
-def test_else_the_xen_projects(run: Run, file: str) -> None:
+def test_the_xen_projects_agent_is_the_fallback(run: Run, file: str) -> None:
     done = run(file, "install-guest-agent", ["apt-get"], has=["xe-guest-utilities"], foreign=["xen-guest-agent"])
     assert done.status == 0
     (line,) = (done.root / XEN_PROJECT).read_text().splitlines()
@@ -102,7 +102,7 @@ def test_else_the_xen_projects(run: Run, file: str) -> None:
     assert line.endswith("/deb-amd64/ release/")
 
 
-def test_ubuntu_falls_back_on_its_older_agent(run: Run) -> None:
+def test_the_last_fallback_of_ubuntu_is_its_older_agent(run: Run) -> None:
     done = run("ubuntu.yaml", "install-guest-agent", ["apt-get"], has=["xe-guest-utilities"])
     assert done.status == 0 and done.notes[-1].endswith("install xe-guest-utilities")
     assert not done.has(XEN_PROJECT), "a repository that does not answer would break every later update"
@@ -127,7 +127,7 @@ def test_epels_agent_is_installed_and_started(run: Run, file: str) -> None:
     assert not done.has(XEN_PROJECT_RPM)
 
 
-def test_without_epel_the_xen_projects(run: Run) -> None:
+def test_the_xen_projects_agent_is_installed_without_epel(run: Run) -> None:
     done = run("almalinux-rocky.yaml", "install-guest-agent", ["dnf"], foreign=["xen-guest-agent"])
     assert done.status == 0 and done.has(XEN_PROJECT_RPM)
 
@@ -136,7 +136,7 @@ def test_without_epel_the_xen_projects(run: Run) -> None:
     ("apt-get", "debian", "docker.io"), ("zypper", "opensuse-leap", "docker"), ("dnf", "fedora", "moby-engine"),
     ("dnf", "rocky", "docker-ce"),
 ])
-def test_the_engine_by_whichever_manager_is_there(run: Run, manager: str, system: str, package: str) -> None:
+def test_the_engine_is_installed_by_the_present_manager(run: Run, manager: str, system: str, package: str) -> None:
     done = run("generic.yaml", "install-engine", [manager], has=[package], system=system)
     assert done.status == 0
     assert any(note.startswith(manager) and note.endswith(" install " + package) for note in done.notes)
@@ -146,6 +146,6 @@ def test_the_engine_by_whichever_manager_is_there(run: Run, manager: str, system
         assert "/centos/$releasever/$basearch/stable" in text and "gpgcheck=1" in text
 
 
-def test_an_engine_that_is_there_is_left_alone(run: Run) -> None:
+def test_a_present_engine_is_kept(run: Run) -> None:
     done = run("generic.yaml", "install-engine", ["apt-get"], programs=["dockerd"])
     assert done.status == 0 and done.notes == ["systemctl enable --now docker.service"]

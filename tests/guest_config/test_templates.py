@@ -1,4 +1,4 @@
-"""The guest templates: what dom0's importer accepts, beside the base templates of a host."""
+"""The guest templates are accepted by dom0's importer, together with the base templates of a host."""
 
 import json
 import re
@@ -12,7 +12,7 @@ import pytest
 from rpm.pack.release import NAMESPACE
 from tests.guest_config.filling import GUEST_CONFIG, ROOT
 from xscontainer import keys
-from xscontainer.simulator.xapi.templates import read_all
+from xscontainer.simulator.xapi.objects.templates import read_all
 
 HOSTS = ROOT / "tests" / "data" / "vm-templates"
 OURS = GUEST_CONFIG / "templates"
@@ -32,8 +32,8 @@ def known_keys() -> "Set[str]":
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_importer_can_load_it(name: str) -> None:
-    """One file that it cannot load keeps every later one of the host from being imported."""
+def test_the_importer_of_dom0_loads_the_template(name: str) -> None:
+    """The importer stops at a file that it cannot load, and imports none after it."""
     template = TEMPLATES[name]
     assert name.startswith("xscontainer-") and name.endswith(".json") and name not in EXAMPLES
     assert {"uuid", "reference_label", "name_label", "derived_from", "min_memory", "disks"} <= set(template)
@@ -49,8 +49,8 @@ def test_the_importer_can_load_it(name: str) -> None:
             assert isinstance(value, (str, list))
 
 
-def test_each_is_its_own_for_ever() -> None:
-    """A uuid that changed would leave the old template behind; one that another has would replace it."""
+def test_uuids_and_labels_are_unique_and_follow_from_the_file_name() -> None:
+    """A changed uuid would leave the old template behind; the uuid of another template would replace that one."""
     for key in ("uuid", "reference_label", "name_label"):
         values = [template[key] for template in TEMPLATES.values()]
         assert len(set(values)) == len(values)
@@ -62,14 +62,14 @@ def test_each_is_its_own_for_ever() -> None:
         assert template["uuid"] == str(uuid.uuid5(NAMESPACE, "template " + template["reference_label"]))
 
 
-def test_clients_offer_a_config_drive() -> None:
+def test_clients_offer_a_config_drive_for_the_templates() -> None:
     labels = [template["name_label"] for template in TEMPLATES.values()]
     assert labels.count("CoreOS") == 1, "Xen Orchestra asks for exactly this name"
     assert {"Fedora CoreOS"} < {label for label in labels if "coreos" in label.lower()}, "XenCenter asks for this word"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_vm_made_from_it_is_watched_as_soon_as_it_runs(name: str, tmp_path: Path) -> None:
+def test_a_vm_from_the_template_is_monitored_as_soon_as_it_runs(name: str, tmp_path: Path) -> None:
     for directory in (HOSTS, OURS):
         for path in directory.glob("*.json"):
             shutil.copy(str(path), str(tmp_path))

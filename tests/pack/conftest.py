@@ -1,4 +1,4 @@
-"""Packs, built once: this release and an older one; and a dom0 to install them in."""
+"""Packs of this release and an older one, built once, and a dom0 to install them in."""
 
 import os
 import subprocess
@@ -20,7 +20,10 @@ WHEELS = os.path.join(ROOT, "build", "wheels")
 
 
 class Packs(NamedTuple):
-    """``home``: gpg's directory with the key of them all."""
+    """Two packs.
+
+    :ivar home: gpg's directory with the key of both.
+    """
 
     current: Built
     older: Built
@@ -41,7 +44,7 @@ def packs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Packs]:
 
 
 def python_of(version: str) -> str:
-    """The prefix of a CPython, as a dom0 has it."""
+    """Return the prefix of a CPython, for a dom0."""
     prefix = prefix_of(version)
     need(prefix, f"CPython {version} (python{version} on PATH, or from pyenv)")
     return prefix
@@ -59,7 +62,7 @@ def dom0(python36: str) -> Iterator[Dom0]:
 
 
 def run(*argv: str, **more: object) -> "subprocess.CompletedProcess[bytes]":
-    """With both outputs caught in one."""
+    """Run a program and capture standard output and standard error together."""
     return subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=100, **more)  # type: ignore
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, List, Optional
 
 import cryptography
-import XenAPI
 
 from rpm.pack import packages
 from rpm.pack.payload import PRIVATE
@@ -26,13 +25,14 @@ from tests.waiting import until
 
 EPOCH_SECONDS = 1700000000
 UNIT = "xscontainer-monitor.service"
-PATH = "/sbin:/usr/sbin:/bin:/usr/bin"  # all that XAPI gives a plugin
+PATH = "/sbin:/usr/sbin:/bin:/usr/bin"  # the only directories that XAPI gives a plugin
 APPLETS = "sh cat mkdir rm find echo sleep timeout sha256sum kill test env setsid ls touch true".split()
-# Left out of a copy of Python: large, and no program needs them.
+# Not copied with Python: they are large, and no program needs them.
 NOT_COPIED = shutil.ignore_patterns("test", "tests", "site-packages", "__pycache__", "config-*", "idlelib", "tkinter",
                                     "ensurepip", "_tkinter*", "turtledemo", "lib2to3")
-# Copies of dom0's own that must never be met; what libraries import when it is there is among them.
-DECOYS = "requests urllib3 paramiko docker cryptography six simplejson chardet OpenSSL brotli socks xscontainer".split()
+# dom0's own copies of libraries, which must never be imported; some are optional imports of carried libraries.
+DECOYS = ("requests urllib3 paramiko docker cryptography six simplejson chardet OpenSSL brotli socks XenAPI "
+          "xscontainer").split()
 
 STUB = """
 Name: stub-dom0
@@ -74,7 +74,7 @@ stop() {
         sleep 1
     done
 }
-# As in a chroot, where systemd is not asked: no word, no failure.
+# Like in a chroot, where systemctl prints nothing and succeeds.
 case $verb in is-enabled|preset|disable) ;; *) [ ! -e /chroot ] || exit 0 ;; esac
 case $verb in
     is-active)
@@ -90,7 +90,7 @@ case $verb in
 esac
 """ % {"path": PATH}
 
-# As xapi writes it, but for the place of the key: dnf looks for it outside the root.
+# Like xapi writes it, except the path of the key: dnf looks for it outside the root.
 YUM_CONF = """[main]
 keepcache=0
 reposdir=/dev/null
@@ -178,17 +178,17 @@ class Dom0:
         shutil.copy(os.path.join(prefix, "bin", self._name), str(program))
         (usr / "bin/python3").symlink_to(self._name)
         shutil.copytree(os.path.join(prefix, "lib", self._name), str(library), ignore=NOT_COPIED)
-        # libgcc, which every dom0 has: what this suite itself runs with needs it as well.
+        # libgcc, which every dom0 has.
         self.copy_libraries(list(Path(os.path.dirname(str(cryptography.__file__))).rglob("*.so")))
         self.copy_libraries([program] + list((library / "lib-dynload").glob("*.so")))
-        # The C library's parts that old programs name, and today's link no more.
+        # Parts of the C library that old programs link, and new ones do not.
         (libc,) = list(self.root.rglob("libc.so.6"))
         for name in ("libdl.so.2", "libm.so.6", "libpthread.so.0", "librt.so.1", "libutil.so.1"):
             shutil.copy("/" + str(libc.with_name(name).relative_to(self.root)), str(libc.with_name(name)))
-        site = library / "site-packages"
-        site.mkdir()
-        shutil.copytree(os.path.dirname(str(XenAPI.__file__)), str(site / "XenAPI"),
-                        ignore=shutil.ignore_patterns("__pycache__"))
+        # Debian's own Python has other directories than site-packages.
+        asked = self.run("/usr/bin/python3", "-c", "import site; print(site.getsitepackages()[0])")
+        site = self.path(asked.stdout.decode().strip())
+        site.mkdir(parents=True)
         for decoy in DECOYS:
             (site / decoy).mkdir()
             (site / decoy / "__init__.py").write_text("open('/decoys', 'a').write(__name__ + '\\n')\n")
@@ -220,16 +220,16 @@ class Dom0:
                               stderr=subprocess.STDOUT, timeout=100)
         output = done.stdout.decode(errors="replace")
         assert (done.returncode == 0) is check, output[-6000:]
-        # What dnf keeps of a repository must not stand in for the next one.
+        # dnf must not use its cache of one repository for the next one.
         shutil.rmtree(str(self.root / "var/cache/dnf"), ignore_errors=True)
         return output
 
     def precheck(self, tree: str, key: str, check: bool = True) -> str:
-        """As XAPI does before it applies a pack."""
+        """Run the precheck, like XAPI before it applies a pack."""
         return self.dnf("install", "control-xscontainer", conf=YUM_CONF.format(tree=tree, key=key), check=check)
 
     def apply(self, tree: str, key: str, check: bool = True) -> str:
-        """As XAPI does: everything of the group update."""
+        """Install the group update, like XAPI."""
         return self.dnf("install", "@update", conf=YUM_CONF.format(tree=tree, key=key), check=check)
 
     def install_alone(self, tree: str, key: str, check: bool = True) -> str:
@@ -237,7 +237,7 @@ class Dom0:
         return self.dnf("install", "xscontainer", conf=YUM_CONF.format(tree=tree, key=key), check=check)
 
     def enable_second_way(self, repo_file: str, tree: str, key: str) -> None:
-        """As an admin does: the sample .repo file into its place, with the places of tree and key in it."""
+        """Install the sample .repo file like an administrator, with the paths of tree and key."""
         text = Path(repo_file).read_text()
         for name, place in (("baseurl", tree), ("gpgkey", key)):
             text, count = re.subn(f"(?m)^{name}=file://.*$", f"{name}=file://{place}", text)
@@ -274,7 +274,7 @@ class Dom0:
         return self.root / name.lstrip("/")
 
     def systemctl(self) -> "List[str]":
-        """What systemctl was told since it was asked last, but for questions."""
+        """Return the calls of systemctl since the last question, without queries."""
         log = self.path("systemctl.log")
         told = log.read_text().splitlines() if log.exists() else []
         log.write_text("")

@@ -1,4 +1,4 @@
-"""A pack in a dom0 that has nothing: installed, run, upgraded, removed, refused."""
+"""A pack is installed, run, upgraded and removed in an empty dom0."""
 
 import re
 import stat
@@ -30,14 +30,14 @@ def world(dom0: Dom0) -> Iterator[World]:
 
 
 def key_pair(world: World) -> "List[str]":
-    """The values of the pool's secrets, those that the pool's other_config names."""
+    """Return the values of the secrets that the pool's other_config names."""
     secrets = {str(record["uuid"]): str(record["value"]) for record in world.pool.records("secret").values()}
     (pool,) = world.pool.records("pool").values()
     return [secrets[pool["other_config"][key]] for key in (keys.PRIVATE_SECRET, keys.PUBLIC_SECRET)]
 
 
 def check_bugtool(dom0: Dom0, world: World) -> None:
-    """Its commands run, its files are there, and neither holds the pool's private key."""
+    """Check that the commands of bugtool run, its files exist, and neither holds the pool's private key."""
     collect = ElementTree.parse(str(dom0.path("etc/xensource/bugtool/xscontainer/stuff.xml"))).getroot()
     collected = [dom0.path(name).read_bytes() for name in (collect.findtext("files") or "").split()
                  if not name.endswith(".gz")]
@@ -50,7 +50,7 @@ def check_bugtool(dom0: Dom0, world: World) -> None:
     assert not [text for text in collected if private in text or b"PRIVATE KEY" in text]
 
 
-def test_life_of_a_pack_on_a_booted_host(dom0: Dom0, world: World, packs: Packs) -> None:
+def test_a_pack_is_installed_upgraded_and_removed_on_a_booted_host(dom0: Dom0, world: World, packs: Packs) -> None:
     older, current = packs.older, packs.current
     uuid = current.release.uuid
 
@@ -69,27 +69,27 @@ def test_life_of_a_pack_on_a_booted_host(dom0: Dom0, world: World, packs: Packs)
     assert stamp.read_text() == Path(older.tree, "update.xml").read_text()
     assert "allow_loopback" in dom0.path("etc/xscontainer/xscontainer.conf").read_text()
 
-    # Upgraded: settings and what is published stay, the new release runs.
+    # Upgraded: settings and lists stay, and the new release runs.
     list_before, pid = world.vm("classic").other_config[keys.PS], dom0.monitor_pid()
     dom0.apply(current.tree, current.key)
     assert dom0.systemctl() == ["daemon-reload", "daemon-reload", f"--no-block try-restart {UNIT}"]
     until(lambda: dom0.monitor_pid() not in (0, pid), "the monitor was not restarted")
     assert f"xscontainer {__version__}" in dom0.installed()
-    # XAPI lists both, as it does of other packs.
+    # XAPI lists both releases, like for other packs.
     assert dom0.path("var/update/applied/" + uuid).exists() and stamp.exists()
     assert world.vm("classic").other_config[keys.PS] == list_before
     assert "allow_loopback" in dom0.path("etc/xscontainer/xscontainer.conf").read_text()
-    assert dom0.run("/usr/bin/xscontainer", "--version").stdout.decode().strip() == __version__
+    assert dom0.run("/usr/bin/xscontainer", "--version").stdout.decode().split()[1] == __version__
     until(lambda: world.call(0, "start", vmuuid=world.vm("classic").uuid, container="hadoop") == "True")
     check_bugtool(dom0, world)
     dom0.systemctl()
 
-    # Removed: nothing of it is left, and no list that nobody keeps true; what the admin set stays.
+    # Removed: no file and no published list is left; the administrator's settings stay.
     output = dom0.remove()
     assert "xe vm-param-remove uuid=VM param-name=other-config param-key=KEY" in output
     assert "xe secret-destroy uuid=SECRET" in output
     assert keys.PS not in output, "they were removed"
-    # It names them by their beginning. What a VM's disks tell other clients stays with the disks.
+    # The output names keys by their prefix. Marks of a VM's disks stay with the disks.
     kept = {value for name, value in vars(keys).items() if name.isupper() and isinstance(value, str)}
     assert all(key.startswith("xscontainer-") for key in kept - set(keys.PUBLISHED) - {keys.CONFIG_DRIVE})
     assert dom0.systemctl()[:2] == [f"--no-reload disable {UNIT}", f"stop {UNIT}"]
@@ -98,7 +98,7 @@ def test_life_of_a_pack_on_a_booted_host(dom0: Dom0, world: World, packs: Packs)
     assert not set(keys.PUBLISHED) & set(config)
     assert config[keys.MONITOR] == "True" and keys.HOST_KEY in config
     assert len(key_pair(world)) == 2
-    # Of what the admin wrote RPM takes care: it was there before the package.
+    # RPM keeps the administrator's file, which existed before the package.
     left = {path.name for path in dom0.root.rglob("*xscontainer*")
             if "/w/" not in str(path) and "/site-packages/" not in str(path)}
     assert left <= {LABEL, "xscontainer.conf", "xscontainer.conf.rpmsave", "xscontainer.conf.rpmnew"}
@@ -106,21 +106,21 @@ def test_life_of_a_pack_on_a_booted_host(dom0: Dom0, world: World, packs: Packs)
                                                          "etc/xapi.d/plugins/xscontainer", "var/log/xscontainer.log"))
     assert dom0.installed() == []
 
-    # And again, with the settings that RPM has put aside.
+    # Installed again, with the settings that RPM has saved.
     saved = dom0.path("etc/xscontainer/xscontainer.conf.rpmsave")
     saved.rename(saved.with_suffix(""))
     dom0.apply(current.tree, current.key)
     world.wait_published("classic", lambda found: len(found) == 2)
 
 
-def test_the_programs_run_with_nothing_but_what_the_pack_brought(dom0: Dom0, world: World, packs: Packs) -> None:
+def test_the_programs_run_with_only_the_files_of_the_pack(dom0: Dom0, world: World, packs: Packs) -> None:
     dom0.apply(packs.current.tree, packs.current.key)
     world.wait_published("classic", lambda found: len(found) == 2)
     needed = dom0.copy_libraries(list(dom0.path("usr/lib/xscontainer").rglob("*.so")))
     assert {re.sub(r"[.-].*", "", name) for name in needed} <= {"libc", "libm", "libdl", "librt", "libpthread",
                                                               "libgcc_s", "libutil", "ld", "libffi"}
     vm = world.vm("classic").uuid
-    # With the daemon, then without it: in the plugin's own process, all libraries are imported there.
+    # With the daemon, then without it: then the plugin's own process imports all libraries.
     assert world.call(0, "get_inspect", vmuuid=vm, object="hadoop").startswith("True<?xml")
     world.call(0, "unpause", vmuuid=vm, container="tomcat")
     world.wait_published("classic", lambda found: found["tomcat"].status == "Up")
@@ -134,17 +134,17 @@ def test_the_programs_run_with_nothing_but_what_the_pack_brought(dom0: Dom0, wor
         assert told.returncode == 0 and told.stdout.startswith(b"usage: "), told
     assert not dom0.path("decoys").exists(), dom0.path("decoys").read_text()
     assert "Traceback" not in dom0.path("var/log/xscontainer.log").read_text()
-    # And dom0's Python sees none of ours.
+    # dom0's Python cannot import the pack's modules.
     seen = dom0.run("/usr/bin/python3", "-c", "import importlib.util as u, sys; print(sys.path, u.find_spec('nacl'))")
     assert b"/usr/lib/xscontainer" not in seen.stdout and b"None" in seen.stdout
 
 
-def test_bytecode_is_compiled_once_for_the_interpreter_there(dom0: Dom0, packs: Packs) -> None:
+def test_bytecode_is_compiled_once_for_the_hosts_interpreter(dom0: Dom0, packs: Packs) -> None:
     dom0.apply(packs.current.tree, packs.current.key)
     compiled = list(dom0.path("usr/lib/xscontainer").rglob("*.cpython-36.pyc"))
     sources = list(dom0.path("usr/lib/xscontainer").rglob("*.py"))
     assert len(compiled) == len(sources) > 300
-    # Shipped settings where there were none.
+    # Without settings the shipped ones are installed.
     conf = dom0.path("etc/xscontainer/xscontainer.conf")
     assert "log_file = /var/log/xscontainer.log\n" in conf.read_text()
     assert stat.S_IMODE(conf.stat().st_mode) == 0o644

@@ -1,4 +1,4 @@
-"""What a package manager refuses to install, by the configuration that XAPI writes for it."""
+"""The package manager refuses wrong packs, with the configuration that XAPI writes for it."""
 
 import re
 import shutil
@@ -18,7 +18,7 @@ MADE, SIGNED = "20200101T000000", "20200601T000000"  # a key of one year
 
 
 class Spoiled(NamedTuple):
-    """A copy of a pack's tree. ``key``: the public key that the host trusts."""
+    """A copy of a pack's tree, and the public key that the host trusts."""
 
     packs: Packs
     tree: Path
@@ -86,7 +86,7 @@ def repository_of_an_untrusted_key(spoiled: Spoiled) -> Spoiled:
 
 
 def repository_of_an_expired_key(spoiled: Spoiled) -> Spoiled:
-    """Signed while the key was good, and the host trusts it."""
+    """The pack was signed while the key was valid, and the host trusts the key."""
     with signing.keyring() as home:
         signature = str(spoiled.repomd) + ".asc"
         for time, *words in ((MADE, "--quick-generate-key", "expired", "rsa2048", "sign", "1y"),
@@ -97,7 +97,7 @@ def repository_of_an_expired_key(spoiled: Spoiled) -> Spoiled:
     return spoiled._replace(key=key)
 
 
-# With what dnf says.
+# Way to spoil a pack -> message of dnf.
 SPOILERS: "Dict[Callable[[Spoiled], Spoiled], str]" = {
     changed_repository: "Bad GPG signature",
     repository_without_signature: "repomd.xml.asc",
@@ -120,13 +120,13 @@ def spoiled(packs: Packs, tmp_path: Path) -> Iterator[Spoiled]:
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[Dom0]:
-    """Nothing gets installed in it, so one serves all."""
+    """Yield one dom0 for all tests: nothing is installed in it."""
     with Dom0(None) as made:
         yield made
 
 
 @pytest.mark.parametrize("spoil", SPOILERS, ids=lambda spoil: spoil.__name__)
-def test_neither_precheck_nor_apply_takes_what_is_not_signed_as_it_should_be(
+def test_precheck_and_apply_refuse_a_pack_with_a_wrong_signature(
         spoiled: Spoiled, host: Dom0, spoil: Callable[[Spoiled], Spoiled]) -> None:
     told = SPOILERS[spoil]
     spoiled = spoil(spoiled)
@@ -136,7 +136,7 @@ def test_neither_precheck_nor_apply_takes_what_is_not_signed_as_it_should_be(
         assert host.installed() == []
 
 
-def test_the_same_copy_is_taken_when_nothing_is_spoiled(spoiled: Spoiled) -> None:
+def test_an_unchanged_copy_is_accepted(spoiled: Spoiled) -> None:
     spoiled = nothing(spoiled)
     with Dom0(None) as other:
         other.precheck(str(spoiled.tree), spoiled.key)

@@ -1,4 +1,4 @@
-"""A pack where another one is already: an older one of ours, or another origin's of the same names."""
+"""A pack replaces an installed one: an older release, or a pack of another origin with the same names."""
 
 import subprocess
 from pathlib import Path
@@ -21,7 +21,7 @@ License: none
 BuildArch: noarch
 AutoReqProv: no
 """
-# As a supplemental pack brings it, with versions that ours will never have.
+# Like a supplemental pack of another origin, with versions that this pack never has.
 PAYLOAD = HEAD.format(name="xscontainer") + """
 %description
 %files
@@ -43,7 +43,7 @@ CONTROL = HEAD.format(name="control-xscontainer") + "%description\n%files\n"
 
 @pytest.fixture
 def replaced(dom0: Dom0, tmp_path: Path) -> Dom0:
-    """A dom0 with another origin's pack."""
+    """Return a dom0 with a pack of another origin."""
     stage, nothing, repository = (tmp_path / name for name in ("stage", "nothing", "repo"))
     for name in ("etc/xapi.d/plugins/xscontainer", "usr/lib/python2.7/site-packages/xscontainer/api.py",
                  f"usr/lib/systemd/system/{UNIT}"):
@@ -64,13 +64,13 @@ def replaced(dom0: Dom0, tmp_path: Path) -> Dom0:
 
 
 def program_of(dom0: Dom0) -> bytes:
-    """The command line of what runs as the monitor; empty if nothing does."""
+    """Return the command line of the running monitor; empty if none runs."""
     pid = dom0.monitor_pid()
     return Path(f"/proc/{pid}/cmdline").read_bytes() if pid else b""
 
 
 @pytest.mark.parametrize("runs", [True, False])
-def test_it_replaces_another_pack_of_its_name(replaced: Dom0, packs: Packs, runs: bool) -> None:
+def test_the_pack_replaces_another_pack_of_the_same_name(replaced: Dom0, packs: Packs, runs: bool) -> None:
     if runs:
         replaced.run("/usr/bin/systemctl", "start", UNIT)
         until(lambda: b"sleep" in program_of(replaced), "theirs does not run")
@@ -83,13 +83,13 @@ def test_it_replaces_another_pack_of_its_name(replaced: Dom0, packs: Packs, runs
     assert not replaced.path("usr/lib/python2.7").exists()
     assert "theirs" not in replaced.path(f"usr/lib/systemd/system/{UNIT}").read_text()
     assert "theirs" not in replaced.path("etc/xapi.d/plugins/xscontainer").read_text()
-    # Whether theirs ran or was switched on says nothing about ours.
+    # The state of the other service does not matter for ours.
     assert f"preset {UNIT}" in replaced.systemctl() and replaced.path("enabled").exists()
     until(lambda: b"/usr/sbin/xscontainer-monitor" in program_of(replaced) and b"python3" in program_of(replaced),
           "ours does not run")
 
 
-def test_an_upgrade_leaves_a_service_off_that_the_admin_has_switched_off(dom0: Dom0, packs: Packs) -> None:
+def test_an_upgrade_does_not_start_a_service_that_was_disabled(dom0: Dom0, packs: Packs) -> None:
     dom0.path("xapi-is-active").touch()
     dom0.apply(packs.older.tree, packs.older.key)
     until(dom0.monitor_pid, "the service did not start")

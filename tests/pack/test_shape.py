@@ -1,4 +1,4 @@
-"""What a pack consists of, read by the tools that read it on a host, or by their rules."""
+"""The content of a pack, read by the tools of a host, or by their rules."""
 
 import gzip
 import hashlib
@@ -32,8 +32,11 @@ ELSEWHERE = {
     "/etc/logrotate.d/xscontainer",
     "/etc/xensource/bugtool/xscontainer.xml", "/etc/xensource/bugtool/xscontainer",
     "/etc/xensource/bugtool/xscontainer/stuff.xml",
+    "/usr/share/bash-completion/completions/xscontainer",
+    "/usr/share/man/man1/xscontainer.1", "/usr/share/man/man5/xscontainer.conf.5",
+    "/usr/share/man/man8/xscontainer-monitor.8", "/usr/share/man/man8/xscontainer-prepare-vm.8",
 }
-# rpm 4.11 knows no other.
+# The only ones that rpm 4.11 supports.
 RPMLIB = {"rpmlib(CompressedFileNames)", "rpmlib(FileDigests)", "rpmlib(PayloadFilesHavePrefix)", "rpmlib(PayloadIsXz)"}
 
 
@@ -45,7 +48,7 @@ def query(path: Path, *options: str) -> str:
 
 @pytest.fixture(scope="module")
 def unpacked(packs: Packs, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The payload's files."""
+    """Return the directory with the unpacked payload."""
     need_program("rpm2cpio", "rpm2cpio")
     directory = tmp_path_factory.mktemp("payload")
     command = f"rpm2cpio '{rpm_files(packs.current.tree, LABEL)}' | cpio -idm --quiet"
@@ -58,14 +61,14 @@ def test_iso_is_iso9660_with_rock_ridge_and_joliet_named_after_label_and_uuid(pa
     need_program("isoinfo", "genisoimage")
     told = run("isoinfo", "-d", "-i", packs.current.iso).stdout.decode()
     assert f"Volume id: {LABEL}\n" in told and len(LABEL) <= 32
-    # ISO 9660 has no small letters here.
+    # ISO 9660 has no lower-case letters here.
     assert packs.current.release.uuid in told.lower()
     assert "Rock Ridge signatures version 1 found" in told
     assert "Joliet with UCS level 3 found" in told
     assert os.path.getsize(packs.current.iso) < 40e6
 
 
-def test_iso_holds_what_xapi_looks_for_and_nothing_else(packs: Packs, tmp_path: Path) -> None:
+def test_iso_holds_only_the_files_that_xapi_reads(packs: Packs, tmp_path: Path) -> None:
     need_program("isoinfo", "genisoimage")
     names = run("isoinfo", "-f", "-R", "-i", packs.current.iso).stdout.decode().split("\n")
     names = [name for name in names if name]
@@ -99,7 +102,7 @@ def test_repository_is_sha256_and_gzip_with_the_group_update(packs: Packs) -> No
     assert gzip.decompress(primary.read_bytes()).count(b"<package ") == len(ALL)
 
 
-def test_update_xml_keeps_xapis_rules(packs: Packs) -> None:
+def test_update_xml_follows_xapis_rules(packs: Packs) -> None:
     root = ElementTree.parse(os.path.join(packs.current.tree, "update.xml")).getroot()
     assert root.tag == "update" and [child.tag for child in root] == ["name-description"]
     assert root[0].text and not len(root[0])
@@ -158,7 +161,7 @@ def test_files_outside_our_directories_are_few(packs: Packs) -> None:
     assert {name for name in files if not name.startswith(ours)} == ELSEWHERE
 
 
-def test_what_guests_get_and_the_templates_are_those_of_the_tree(packs: Packs, unpacked: Path) -> None:
+def test_guest_config_and_templates_are_those_of_the_tree(packs: Packs, unpacked: Path) -> None:
     source, place = Path(GUEST_CONFIG_SOURCE), unpacked / GUEST_CONFIG
     wanted = {path.relative_to(source): path.read_bytes() for path in source.rglob("*") if path.is_file()}
     templates = {path for path in wanted if path.parts[0] == "templates"}
@@ -168,7 +171,7 @@ def test_what_guests_get_and_the_templates_are_those_of_the_tree(packs: Packs, u
     assert sorted(listed) == sorted(f"/{TEMPLATES}/{path.name}" for path in templates if path.suffix == ".json")
 
 
-def test_modes_and_kinds_of_files(packs: Packs) -> None:
+def test_files_have_the_expected_modes_and_kinds(packs: Packs) -> None:
     told = query(rpm_files(packs.current.tree, LABEL), "--qf", "[%{FILENAMES}|%{FILEMODES:octal}|%{FILEFLAGS}|"
                                                           "%{FILEUSERNAME}|%{FILEGROUPNAME}\n]")
     found: Dict[str, List[str]] = {line.split("|")[0]: line.split("|")[1:] for line in told.splitlines()}
@@ -181,7 +184,7 @@ def test_modes_and_kinds_of_files(packs: Packs) -> None:
     assert not [name for name in found if name.endswith(".pyc") or "/simulator" in name]
 
 
-def test_it_carries_exactly_the_pinned_libraries_for_an_old_c_library(packs: Packs, unpacked: Path) -> None:
+def test_the_pack_carries_exactly_the_pinned_libraries_for_an_old_c_library(packs: Packs, unpacked: Path) -> None:
     private = unpacked / PRIVATE
     bill = json.loads((private / "carried.cdx.json").read_text())
     requirements = os.path.join(ROOT, "requirements", "pack-py36.txt")
@@ -194,22 +197,24 @@ def test_it_carries_exactly_the_pinned_libraries_for_an_old_c_library(packs: Pac
         assert item["licenses"][0]["expression"]
     installed = {carried.canonical(re.split(r"-[0-9]", path.name)[0]) for path in private.glob("*.dist-info")}
     assert installed == set(pins)
-    # Nothing else: every file is one that a wheel lists, or ours.
+    # There are no other files: each is listed by a wheel, or belongs to this package.
     listed = {line.split(",")[0] for record in private.glob("*.dist-info/RECORD")
               for line in record.read_text().splitlines()}
     others = {str(path.relative_to(private)) for path in private.rglob("*") if path.is_file()} - listed
     assert {name for name in others if not name.startswith("xscontainer/")} == {
-        "LICENSE", "README.md", "XenAPI.py", "carried.cdx.json"}
+        "LICENSE", "README.md", "SECURITY.md", "carried.cdx.json",
+        *("docs/" + path.name for path in Path(ROOT, "docs").glob("*.md"))}
     newest = max(tuple(int(part) for part in found.split(b"."))
                  for library in private.rglob("*.so*")
                  for found in re.findall(rb"GLIBC_([0-9.]+)\0", library.read_bytes()))
     assert newest <= (2, 17)
 
 
-def test_what_is_carried_is_what_the_tests_run_with() -> None:
+def test_the_tests_run_with_the_carried_versions() -> None:
     def runtime(name: str) -> Set[str]:
         text = Path(ROOT, "requirements", name).read_text()
-        return {line.lower() for line in text.split("# tests")[0].splitlines() if "==" in line}
+        lines = text.split("# tests")[0].splitlines()
+        return {line.partition(";")[0].lower() for line in lines if "==" in line}
 
     for pack, tested in (("pack-py36.txt", "py36.txt"), ("pack-current.txt", "current.txt")):
         pins = carried.pinned(os.path.join(ROOT, "requirements", pack))
@@ -250,19 +255,20 @@ def test_logrotate_accepts_the_stanza(unpacked: Path, tmp_path: Path) -> None:
     assert log and log.group(1) in stanza.read_text()
 
 
-# rpmlint knows a distribution's rules. These are not ours: (code, why)
+# Rules of distributions that do not apply to this pack: code of rpmlint -> reason.
 LINT_MEANT = {
     "unknown-key": "the key is thrown away",
-    "no-packager-tag": "it would name whoever builds",
+    "no-packager-tag": "it would name the builder",
     "no-changelogname-tag": "CHANGELOG.md is the one",
     "logrotate-log-dir-not-packaged": "/var/log is dom0's",
     "missing-dependency-to-logrotate": "every dom0 has it, and without it nothing breaks",
     "non-executable-script": "carried libraries are left as their wheels have them",
+    "bad-manual-page-folder": "it takes .conf of xscontainer.conf.5 for the section",
     "explicit-lib-dependency": "nothing is looked for in carried libraries, so what they are linked with is named",
 }
 
 
-def test_rpmlint_finds_no_error_but_those_that_are_meant(packs: Packs) -> None:
+def test_rpmlint_finds_only_the_accepted_errors(packs: Packs) -> None:
     need_program("rpmlint")
     done = run("rpmlint", *[str(rpm_files(packs.current.tree, name)) for name in ALL])
     errors = [line for line in done.stdout.decode().splitlines()

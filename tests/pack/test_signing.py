@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.real, pytest.mark.limit(300)]
 
 
 def gpg_status(home: str, path: str, signature: str) -> str:
-    """As XAPI asks gpg."""
+    """Verify a signature with gpg as XAPI does."""
     done = subprocess.run(["gpg", "--homedir", home, "--no-default-keyring", "--keyring", "pubring.gpg",
                            "--status-fd", "1", "--verify", signature, path],
                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60)
@@ -59,7 +59,7 @@ def test_xapis_rule_for_signatures_expired(packs: Packs, tmp_path: Path) -> None
     path.write_text("<update/>")
     with signing.keyring() as home:
         signing.generate(home, expire="seconds=1000")
-        # Signed within its life; verified after it.
+        # Signed while the key was valid, verified after it expired.
         signer = signing.Signer(home, "xscontainer", "KEY")
         signer.sign_file(str(path))
         key = signer.export(str(tmp_path))
@@ -73,13 +73,13 @@ def test_xapis_rule_for_signatures_expired(packs: Packs, tmp_path: Path) -> None
             assert b"EXPKEYSIG" in done.stdout and not trusted(done.stdout.decode())
 
 
-# What gpg is told of the key, and what is said of it.
+# Options of gpg for a new key -> the reason against that key.
 UNUSABLE = {
     "1y rsa3072 sign": "expires",
     "0 rsa1024 sign": "is not RSA with at least 2048 bits",
     "0 ed25519 sign": "is not RSA with at least 2048 bits",
-    "0 rsa2048 cert": "is not for signing alone",
-    "0 rsa2048 sign,encr,auth": "is not for signing alone",
+    "0 rsa2048 cert": "is not a signing-only key",
+    "0 rsa2048 sign,encr,auth": "is not a signing-only key",
     "0 rsa2048 sign revoked": "is revoked",
     "0 rsa2048 sign subkey": "has subkeys",
     "0 rsa2048 sign another": "names 2 keys",
@@ -87,7 +87,7 @@ UNUSABLE = {
 
 
 def make_key(home: str, expire: str, algorithm: str, usage: str, *more: str) -> bytes:
-    """A secret key in the directory ``home``, armored."""
+    """Return the armored secret key of the directory ``home``."""
     environ = environment(0, {"GNUPGHOME": home})
 
     def gpg(*words: str) -> bytes:
@@ -120,7 +120,7 @@ def test_a_key_that_hosts_cannot_use_is_refused(
 
 
 @pytest.mark.parametrize("by", ["file", "name"])
-def test_a_release_is_signed_with_the_key_that_is_named(
+def test_a_release_is_signed_with_the_named_key(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
     path = tmp_path / "update.xml"
     path.write_text("<update/>")

@@ -1,4 +1,4 @@
-"""VM templates in a pack: installed, and imported by dom0's own program when they changed."""
+"""VM templates in a pack are installed, and imported by dom0's own program when they changed."""
 
 import json
 import subprocess
@@ -36,7 +36,7 @@ def host() -> Iterator[Dom0]:
 
 @pytest.fixture
 def install(host: Dom0, tmp_path: Path) -> "Callable[[str, Dict[str, object]], List[str]]":
-    """Builds and installs a release with the given templates; what imported since, and whether a person was told."""
+    """Return a function that installs a release with these templates, and returns the imports and messages since."""
 
     def installed(version: str, templates: "Dict[str, object]") -> List[str]:
         source, scratch, rpms = (tmp_path / f"{name}-{version}" for name in ("source", "scratch", "rpms"))
@@ -63,10 +63,10 @@ def imports(host: Dom0) -> "List[str]":
     return told
 
 
-def test_they_are_imported_once_when_they_changed(
+def test_changed_templates_are_imported_once(
         host: Dom0, install: "Callable[[str, Dict[str, object]], List[str]]") -> None:
     assert install("1", {}) == [], "no templates, no import"
-    # Whatever they are called, and wherever below.
+    # With any name, and in any directory below.
     assert install("2", {"container-linux.json": LINUX, "more/other.json": LINUX, "README.md": {}}) == ["imported"]
     assert sorted(path.name for path in host.path(PLACE).iterdir()) == ["container-linux.json", "other.json"]
     assert json.loads(host.path(PLACE + "/container-linux.json").read_text()) == LINUX
@@ -78,7 +78,7 @@ def test_they_are_imported_once_when_they_changed(
     assert not list(host.path("var/lib").glob("xscontainer*"))
 
 
-def test_an_import_that_failed_is_made_up_for(
+def test_a_failed_import_is_repeated_by_the_next_upgrade(
         host: Dom0, install: "Callable[[str, Dict[str, object]], List[str]]") -> None:
     host.path("import-fails").touch()
     assert install("1", {"a.json": LINUX}) == ["imported", "told"]
@@ -88,13 +88,13 @@ def test_an_import_that_failed_is_made_up_for(
 
 
 @pytest.mark.parametrize("there", ["", "chroot"])
-def test_where_xapi_does_not_run_nothing_is_imported_and_it_says_how(
+def test_without_a_running_xapi_the_command_for_the_import_is_printed(
         host: Dom0, install: "Callable[[str, Dict[str, object]], List[str]]", there: str) -> None:
     host.path("xapi-is-active").unlink()
     if there:
         host.path(there).touch()
     assert install("1", {"a.json": LINUX}) == ["told"]
-    # The next release makes up for it.
+    # The next release imports them.
     if there:
         host.path(there).unlink()
     host.path("xapi-is-active").touch()
@@ -112,7 +112,7 @@ def test_a_template_that_would_block_others_is_not_packed(tmp_path: Path) -> Non
         payload.lay_out_templates(str(tmp_path / "other"), str(tmp_path / "source"))
 
 
-def test_what_goes_into_guests_lies_in_its_directory_and_templates_do_not(tmp_path: Path) -> None:
+def test_guest_config_is_packed_without_the_templates(tmp_path: Path) -> None:
     (tmp_path / "source/templates").mkdir(parents=True)
     (tmp_path / "source/templates/a.json").write_text("{}")
     (tmp_path / "source/cloud").mkdir()

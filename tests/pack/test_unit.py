@@ -1,4 +1,4 @@
-"""The monitor's unit, by the rules of systemd 219: what is not known there is ignored with a line in the journal."""
+"""The monitor's unit has only directives of systemd 219, which ignores unknown ones with a line in the journal."""
 
 import configparser
 import re
@@ -11,11 +11,11 @@ from rpm.pack.payload import FILES
 from tests.need import need_program
 from tests.pack.conftest import run
 from tests.pack.dom0 import UNIT
-from xscontainer.daemon import ENVIRONMENT
+from xscontainer.service.daemon import ENVIRONMENT
 
 TEXT = Path(FILES, UNIT).read_text()
-# As systemd.unit(5), .service(5), .exec(5), .kill(5) and .resource-control(5) of 219 have them; of these what a service
-# like ours may want.
+# Directives of systemd.unit(5), .service(5), .exec(5), .kill(5) and .resource-control(5) of systemd 219 that a service
+# may need.
 KNOWN = {
     "Unit": "Description Documentation Requires Requisite Wants BindsTo PartOf Conflicts Before After OnFailure "
             "PropagatesReloadTo ReloadPropagatedFrom RefuseManualStart RefuseManualStop DefaultDependencies "
@@ -32,7 +32,7 @@ KNOWN = {
                "BlockIOAccounting BlockIOWeight Slice Delegate",
     "Install": "WantedBy RequiredBy Alias Also DefaultInstance",
 }
-# What the service must not lose. Environment stands for the daemon's own word on it.
+# Limits that the service must have. The daemon's source explains Environment.
 WANTED = {
     "Unit": {"PartOf": "toolstack.target", "After": "network.target xapi.service xapi-init-complete.target"},
     "Service": {
@@ -50,7 +50,7 @@ WANTED = {
 
 
 def parsed(text: str) -> "Dict[str, Dict[str, str]]":
-    """The last word on each directive, as far as this unit needs systemd's syntax."""
+    """Return the last value of each directive; reads only as much of systemd's syntax as this unit needs."""
     parser = configparser.RawConfigParser(delimiters=("=",), comment_prefixes=("#", ";"), strict=True)
     parser.optionxform = str  # type: ignore
     parser.read_string(text)
@@ -58,7 +58,7 @@ def parsed(text: str) -> "Dict[str, Dict[str, str]]":
 
 
 def faults(text: str) -> "Dict[str, str]":
-    """What is wrong with a unit, by directive."""
+    """Return the problems of a unit, by directive."""
     unit = parsed(text)
     found = {name: "is not known to systemd 219" for section, given in unit.items() for name in given
              if name not in KNOWN.get(section, "").split()}
@@ -67,31 +67,31 @@ def faults(text: str) -> "Dict[str, str]":
     return found
 
 
-def test_every_bound_is_there_and_every_directive_one_of_systemd_219() -> None:
+def test_the_unit_has_every_limit_and_only_directives_of_systemd_219() -> None:
     assert faults(TEXT) == {}
 
 
 @pytest.mark.parametrize("line", [line for line in TEXT.splitlines() if re.match(r"\w+=", line)
                                   and not re.match("Description=|Documentation=", line)])
-def test_a_bound_that_is_lost_is_missed(line: str) -> None:
+def test_a_missing_limit_is_found(line: str) -> None:
     assert faults(TEXT.replace(line + "\n", "")) == {line.partition("=")[0]: "is None"}
 
 
 def test_a_newer_directive_is_found() -> None:
     assert list(faults(TEXT.replace("[Install]", "MemoryMax=1G\n[Install]"))) == ["MemoryMax"]
-    # Known, but in another section then.
+    # A directive that systemd 219 has in another section.
     moved = TEXT.replace("StartLimitBurst=20\n", "").replace("[Service]", "StartLimitBurst=20\n\n[Service]")
     assert list(faults(moved)) == ["StartLimitBurst"]
 
 
 @pytest.mark.real
-def test_todays_systemd_accepts_the_unit(tmp_path: Path) -> None:
+def test_the_installed_systemd_accepts_the_unit(tmp_path: Path) -> None:
     need_program("systemd-analyze", "systemd")
     unit = tmp_path / UNIT
-    # Only the program is not on this machine.
+    # Only the program is missing on this machine.
     unit.write_text(TEXT.replace("/usr/sbin/xscontainer-monitor", "/bin/true"))
     done = run("systemd-analyze", "verify", "--man=no", str(unit))
-    # Names that newer ones still read.
+    # Old names that newer versions still read.
     wrong = [line for line in done.stdout.decode().splitlines()
              if unit.name in line and not re.search("Unit uses (CPUShares|MemoryLimit)=", line)]
     assert done.returncode == 0 and not wrong, done.stdout

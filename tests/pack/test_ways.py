@@ -1,4 +1,4 @@
-"""Other ways into a dom0 and out of it: a .repo file, XAPI's own removal, other interpreters."""
+"""Other ways to install and remove a pack: a .repo file, XAPI's own removal, other interpreters."""
 
 import functools
 import os
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.real, pytest.mark.limit(300)]
 
 
 @pytest.mark.parametrize("asked", [True, False])
-def test_xapis_stamp_goes_only_where_xapi_removes_the_pack(packs: Packs, asked: bool) -> None:
+def test_xapis_record_is_removed_only_when_xapi_removes_the_pack(packs: Packs, asked: bool) -> None:
     uuid = packs.current.release.uuid
     with Dom0(None) as host:
         host.apply(packs.current.tree, packs.current.key)
@@ -31,13 +31,13 @@ def test_xapis_stamp_goes_only_where_xapi_removes_the_pack(packs: Packs, asked: 
             host.path(f"var/update/{uuid}/.remove").touch()
         host.remove()
         assert stamp.exists() is not asked
-        # How README.md finds it.
+        # The command of docs/install.md.
         found = subprocess.run(f"""grep -l 'name-label="xscontainer"' {stamp.parent}/*""", shell=True, timeout=60,
                                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout.decode().split()
         assert found == ([] if asked else [str(stamp)])
 
 
-def test_the_second_way_by_a_repo_file_that_is_not_enabled(dom0: Dom0, packs: Packs) -> None:
+def test_the_pack_is_installed_by_a_disabled_repo_file(dom0: Dom0, packs: Packs) -> None:
     sample = os.path.join(os.path.dirname(packs.current.tree), "xscontainer.repo")
     dom0.enable_second_way(sample, packs.current.tree, packs.current.key)
     conf = f"[main]\nreposdir={dom0.path('etc/yum.repos.d')}\n"
@@ -45,9 +45,9 @@ def test_the_second_way_by_a_repo_file_that_is_not_enabled(dom0: Dom0, packs: Pa
     dom0.dnf("install", "--enablerepo=xscontainer", "xscontainer", conf=conf)
     assert dom0.installed() == [f"xscontainer {__version__}"]
     assert not dom0.path("var/update").exists(), "xe update-list would show it"
-    assert dom0.run("/usr/bin/xscontainer", "--version").stdout.decode().strip() == __version__
+    assert dom0.run("/usr/bin/xscontainer", "--version").stdout.decode().split()[1] == __version__
     assert dom0.systemctl() == [f"preset {UNIT}", "daemon-reload", f"--no-block try-restart {UNIT}"]
-    # An upgrade by the same way, and by a pack over it.
+    # An upgrade in the same way, and then by a pack.
     dom0.dnf("remove", "xscontainer", conf=conf)
     dom0.enable_second_way(sample, packs.older.tree, packs.older.key)
     dom0.dnf("install", "--enablerepo=xscontainer", "xscontainer", conf=conf)
@@ -58,7 +58,7 @@ def test_the_second_way_by_a_repo_file_that_is_not_enabled(dom0: Dom0, packs: Pa
 
 @pytest.fixture(scope="module")
 def newer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Built]]:
-    """The pack for a newer interpreter, built once."""
+    """Return the pack for a newer interpreter, built once."""
     with signing.signer(None) as signer:
         @functools.lru_cache(maxsize=None)
         def made(version: str) -> Built:
@@ -68,7 +68,7 @@ def newer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], 
         yield made
 
 
-def test_a_pack_for_another_interpreter_is_refused_and_then_the_right_one_taken(
+def test_a_pack_for_another_interpreter_is_refused_and_the_right_one_accepted(
         dom0: Dom0, packs: Packs, newer: "Callable[[str], Built]") -> None:
     wrong = newer("3.11")
     for step in (dom0.precheck, dom0.install_alone, dom0.apply):
@@ -76,11 +76,11 @@ def test_a_pack_for_another_interpreter_is_refused_and_then_the_right_one_taken(
         assert dom0.installed() == []
     dom0.precheck(packs.current.tree, packs.current.key)
     dom0.apply(packs.current.tree, packs.current.key)
-    assert dom0.run("/usr/bin/xscontainer", "--version").stdout.decode().strip() == __version__
+    assert dom0.run("/usr/bin/xscontainer", "--version").stdout.decode().split()[1] == __version__
 
 
 def test_packs_of_one_version_for_two_interpreters_are_two_packages(packs: Packs) -> None:
-    # Else a package manager takes one for the other, and has nothing to do.
+    # Otherwise a package manager would treat them as equal and do nothing.
     names = [path.name for path in Path(packs.current.tree, "Packages").iterdir()]
     assert len(names) == 4 and all(f"-{__version__}-1.cp36." in name for name in names)
 
@@ -94,11 +94,11 @@ def test_packs_for_newer_interpreters_run_in_a_dom0_that_has_them(
         made.apply(built.tree, built.key)
         compiled = list(made.path("usr/lib/xscontainer").rglob(f"*.cpython-{version.replace('.', '')}.pyc"))
         assert len(compiled) > 300
-        assert made.run("/usr/bin/xscontainer", "--version").stdout.decode().strip() == __version__
-        # All carried libraries, those in C as well; then the daemon's and the plugin's code.
+        assert made.run("/usr/bin/xscontainer", "--version").stdout.decode().split()[1] == __version__
+        # All carried libraries, also those in C; then the code of daemon and plugin.
         code = ("import sys; sys.path.insert(0, '/usr/lib/xscontainer')\n"
                 "import bcrypt, cryptography.hazmat.bindings._rust, docker, nacl.bindings, paramiko, pycdlib\n"
-                "import xscontainer.daemon, xscontainer.plugin; print('all', docker.__file__)\n")
+                "import xscontainer.service.daemon, xscontainer.plugin.dispatch; print('all', docker.__file__)\n")
         told = made.run("/usr/bin/python3", "-IS", "-c", code)
         assert told.stdout.startswith(b"all /usr/lib/xscontainer/"), told.stderr
         call = xmlrpc.client.dumps(("OpaqueRef:NULL", {"vmuuid": "x"}), "get_top")

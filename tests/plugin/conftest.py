@@ -3,7 +3,7 @@ from typing import Callable, Iterator, List
 
 import pytest
 
-from xscontainer.server import Server
+from xscontainer.service.server import Server
 from xscontainer.simulator.install import install_plugin
 
 

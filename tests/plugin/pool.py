@@ -6,20 +6,25 @@ from typing import Any, Dict, Optional
 
 import XenAPI
 
-from xscontainer import plugin, settings
-from xscontainer.access import Access, session_pool
-from xscontainer.actions.context import Context
-from xscontainer.context import LocalContext
-from xscontainer.plugin import ANYWHERE, RESIDENT, STORAGE, Verb
-from xscontainer.server import Server
+from tests.plugin.verbs import made
+from xscontainer import settings
+from xscontainer.access.opener import Access, session_pool
+from xscontainer.core.arguments import uuid
+from xscontainer.core.verb import ANY_HOST, ENGINE_HOST, STORAGE_HOST, Argument, Verb
+from xscontainer.plugin import dispatch
+from xscontainer.plugin.context import LocalContext
+from xscontainer.service.server import Server
 from xscontainer.settings import Settings
 from xscontainer.simulator.install import install_plugin
 from xscontainer.simulator.xapi import Pool
+from xscontainer.verbs.table import VERBS
 from xscontainer.xapi.session import SessionPool
 
 # Says which host served it, in the places where a verb may be served.
-PROBES = {f"where_{place}": Verb(lambda context, **arguments: "True" + context.this_host_ref(), (), place,
-                                 ("vmuuid", "vdiuuid", "sruuid")) for place in (ANYWHERE, RESIDENT, STORAGE)}
+_ASKED = tuple(Argument(name, uuid, False) for name in ("vmuuid", "vdiuuid", "sruuid"))
+PROBES = {f"where_{name}": made(f"where_{name}", lambda context, **arguments: "True" + context.this_host_ref(),
+                                rows=_ASKED, place=place)
+          for name, place in (("anywhere", ANY_HOST), ("resident", ENGINE_HOST), ("storage", STORAGE_HOST))}
 
 
 class Host:
@@ -28,7 +33,7 @@ class Host:
     def __init__(self, pool: Pool, host: Any, directory: str, inventory: Optional[str] = None) -> None:
         self.sim = host
         self.calls = 0
-        self.verbs: Dict[str, Verb] = {**plugin.VERBS, **PROBES}
+        self.verbs: Dict[str, Verb] = {**VERBS, **PROBES}
         os.makedirs(directory)
         self.conf = os.path.join(directory, "xscontainer.conf")
         with open(self.conf, "w", encoding="utf-8") as conf:
@@ -37,13 +42,13 @@ class Host:
         self.settings: Settings = settings.load(self.conf).settings
         self.sessions = session_pool(self.settings)
         self.forwarding: SessionPool = session_pool(self.settings)
-        self.context: Context = LocalContext(self.settings, Access(self.settings, self.sessions), self.forwarding)
+        self.context = LocalContext(self.settings, Access(self.settings, self.sessions), self.forwarding)
         self.server = Server(self.settings.daemon.socket, self._handle, self.settings.daemon.workers)
         install_plugin(host.plugin_dir, self.conf)
 
     def _handle(self, argument: bytes) -> bytes:
         self.calls += 1
-        return plugin.handle(argument, self.context, self.verbs)
+        return dispatch.handle(argument, self.context, self.verbs)
 
     def close(self) -> None:
         self.server.stop()
@@ -54,11 +59,11 @@ class Host:
 class PluginPool:
     """``pool`` is the simulator's; ``hosts`` are ours, the coordinator's first. A context manager."""
 
-    def __init__(self, directory: str, hosts: int = 3, daemons: bool = True) -> None:
+    def __init__(self, directory: str, hosts: int = 3, daemons: bool = True, https: bool = False) -> None:
         self._directory = directory
         self._daemons = daemons
         self._stack = ExitStack()
-        self.pool = Pool(os.path.join(directory, "p"), hosts=hosts)
+        self.pool = Pool(os.path.join(directory, "p"), hosts=hosts, https=https)
 
     def __enter__(self) -> "PluginPool":
         with ExitStack() as stack:

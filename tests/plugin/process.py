@@ -37,7 +37,7 @@ def decode(reply: bytes) -> Dict[str, Any]:
 
 
 def call(function: str, **arguments: str) -> bytes:
-    """What XAPI passes as the one argument."""
+    """Make the one argument that XAPI passes."""
     return xmlrpc.client.dumps(("OpaqueRef:session", arguments), function).encode("utf-8")
 
 

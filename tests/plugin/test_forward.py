@@ -1,8 +1,11 @@
 """The plugin's process: what reaches the daemon, what comes back, and when it serves a call itself."""
 
+import errno
+import fcntl
 import os
 import re
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -18,10 +21,14 @@ from hypothesis import strategies as st
 
 from tests.need import need
 from tests.plugin.conftest import Dom0
-from tests.plugin.process import Process, call, run
-from xscontainer import calls, forward, plugin, settings
+from tests.plugin.process import Process, call, run, wait_until
+from xscontainer import settings
+from xscontainer.core import wire as calls
+from xscontainer.core.verb import LONG
 from xscontainer.errors import SettingsError
+from xscontainer.plugin import dispatch, forward
 from xscontainer.simulator.install import PLUGIN, install_plugin
+from xscontainer.verbs.table import VERBS
 
 NOBODY = 65534
 
@@ -95,7 +102,7 @@ def test_a_call_waits_while_all_workers_are_busy(dom0: Dom0) -> None:
 
 
 def test_a_call_without_an_argument_is_answered(dom0: Dom0) -> None:
-    dom0.serve(lambda argument: plugin.handle(argument, None))  # type: ignore[arg-type]
+    dom0.serve(lambda argument: dispatch.handle(argument, None))  # type: ignore[arg-type]
     assert code_of(run(dom0.plugin).reply) == "ARGUMENT_INVALID"
 
 
@@ -106,14 +113,14 @@ def test_without_a_daemon_the_call_is_served_in_process(dom0: Dom0) -> None:
     assert run(dom0.plugin, call("nonesuch")).reply == UNKNOWN
 
 
-def test_a_dead_daemons_socket_is_passed_over(dom0: Dom0) -> None:
+def test_a_call_is_served_in_process_if_the_daemon_is_dead(dom0: Dom0) -> None:
     os.mkdir(os.path.dirname(dom0.socket), 0o700)
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(dom0.socket)
     assert run(dom0.plugin, call("nonesuch")).reply == UNKNOWN
 
 
-def test_a_daemon_that_never_gets_ready_is_passed_over(dom0: Dom0) -> None:
+def test_a_call_is_served_in_process_if_the_daemon_sends_nothing(dom0: Dom0) -> None:
     os.mkdir(os.path.dirname(dom0.socket), 0o700)
     with socket.socket(socket.AF_UNIX) as hung:
         hung.bind(dom0.socket)
@@ -126,7 +133,7 @@ def test_a_daemon_that_never_gets_ready_is_passed_over(dom0: Dom0) -> None:
             assert channel.recv(100) == b"", "the call was given to a daemon that did not take it"
 
 
-def test_a_full_queue_is_passed_over(dom0: Dom0) -> None:
+def test_a_call_is_served_in_process_if_the_queue_of_the_socket_stays_full(dom0: Dom0) -> None:
     os.mkdir(os.path.dirname(dom0.socket), 0o700)
     with socket.socket(socket.AF_UNIX) as hung, socket.socket(socket.AF_UNIX) as waiting:
         hung.bind(dom0.socket)
@@ -135,23 +142,198 @@ def test_a_full_queue_is_passed_over(dom0: Dom0) -> None:
         assert run(dom0.plugin, call("nonesuch")).reply == UNKNOWN
 
 
-def test_bad_settings_are_told(dom0: Dom0) -> None:
+def test_a_call_fails_with_a_code_if_the_settings_are_bad(dom0: Dom0) -> None:
     dom0.write_settings("timeout = soon\n")
     reply = run(dom0.plugin, call("register", vmuuid="0" * 36)).reply
     assert code_of(reply) == SettingsError.code
     assert dom0.settings_path in reply["ErrorDescription"][1]
 
 
-def test_missing_settings_are_told(dom0: Dom0) -> None:
+def test_a_call_fails_with_a_code_if_the_settings_file_is_missing(dom0: Dom0) -> None:
     os.unlink(dom0.settings_path)
     reply = run(dom0.plugin, call("nonesuch")).reply
     assert code_of(reply) == SettingsError.code
 
 
-def test_xapi_out_of_reach_is_told(dom0: Dom0) -> None:
+def test_a_call_fails_with_a_code_if_xapi_is_out_of_reach(dom0: Dom0) -> None:
     reply = run(dom0.plugin, call("register", vmuuid="4a1b2c3d-0000-4000-8000-123456789abc")).reply
     assert code_of(reply) == "XAPI_UNAVAILABLE"
     assert "no-xapi" in reply["ErrorDescription"][1]
+
+
+# --- how many at once ---------------------------------------------------------------------------
+
+
+def run_at_once(executable: str, count: int, argument: bytes) -> List[Dict[str, Any]]:
+    processes = [Process(executable, argument) for _ in range(count)]
+    return [process.wait().reply for process in processes]
+
+
+def test_a_daemon_without_a_free_thread_is_busy_and_not_absent(dom0: Dom0) -> None:
+    release, entered = threading.Event(), threading.Event()
+
+    def handler(argument: bytes) -> bytes:
+        entered.set()
+        release.wait(60)
+        return calls.success("first")
+
+    dom0.serve(handler, workers=1)
+    first = Process(dom0.plugin, "first")
+    try:
+        assert entered.wait(20)
+        for reply in run_at_once(dom0.plugin, 3, call("nonesuch")):
+            code, sentence, seconds = reply["ErrorDescription"]
+            assert code == "BUSY" and f"Repeat the call in {seconds} s." in sentence
+    finally:
+        release.set()
+    assert first.wait().reply["Value"] == "first"
+
+
+def test_more_callers_than_the_sockets_queue_holds_are_all_served(dom0: Dom0) -> None:
+    os.mkdir(os.path.dirname(dom0.socket), 0o700)
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as before:
+        listener.bind(dom0.socket)
+        listener.listen(0)
+        before.connect(dom0.socket)
+        process = Process(dom0.plugin, call("nonesuch"))
+        listener.accept()[0].close()
+        listener.settimeout(20)
+        channel = listener.accept()[0]
+        with channel:
+            channel.sendall(forward.BUSY)
+        assert code_of(process.wait().reply) == "BUSY"
+
+
+@contextmanager
+def locked(directory: str, *names: str) -> Iterator[None]:
+    """Hold these locks, as other processes would."""
+    os.makedirs(directory, 0o700, exist_ok=True)
+    files = [open(os.path.join(directory, name), "w", encoding="ascii") for name in names]
+    try:
+        for file in files:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        for file in files:
+            file.close()
+
+
+def lock_names(kind: str, count: int) -> List[str]:
+    return [f"{kind}-{number}.lock" for number in range(count)]
+
+
+@pytest.mark.parametrize("works_for", [0, 1, forward.MOST_ALONE + 1])
+def test_a_file_system_without_locks_costs_no_descriptor(
+        dom0: Dom0, monkeypatch: pytest.MonkeyPatch, works_for: int) -> None:
+    """ENOLCK at the first lock, at a later one, and while the call waits for its turn."""
+    taken = []
+
+    def flock(descriptor: int, operation: int) -> None:
+        taken.append(descriptor)
+        if len(taken) > works_for:
+            raise OSError(errno.ENOLCK, "No locks available")
+        if works_for == 1 or len(taken) <= forward.MOST_ALONE:
+            raise BlockingIOError(errno.EWOULDBLOCK, "held by another process")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    before = os.listdir("/proc/self/fd")
+    with forward._Alone(os.path.dirname(dom0.socket), call("nonesuch"), "does not run"):
+        pass
+    assert len(taken) == works_for + 1 and len(os.listdir("/proc/self/fd")) == len(before)
+
+
+@pytest.mark.parametrize("daemon", ["absent", "hung"])
+def test_without_the_daemon_calls_above_the_limit_get_busy(dom0: Dom0, daemon: str) -> None:
+    directory = os.path.dirname(dom0.socket)
+    serving, waiting = lock_names("serving", forward.MOST_ALONE), lock_names("waiting", forward.MOST_WAITING)
+    with socket.socket(socket.AF_UNIX) as hung, locked(directory, *serving, *waiting):
+        if daemon == "hung":
+            hung.bind(dom0.socket)
+            hung.listen(5)
+        code, sentence, seconds = run(dom0.plugin, call("nonesuch")).reply["ErrorDescription"]
+    assert code == "BUSY" and f"Repeat the call in {seconds} s." in sentence
+    assert ("does not answer" if daemon == "hung" else "does not run") in sentence
+
+
+def test_without_the_daemon_a_call_waits_for_its_turn(dom0: Dom0) -> None:
+    directory = os.path.dirname(dom0.socket)
+    with locked(directory, *lock_names("serving", forward.MOST_ALONE)):
+        process = Process(dom0.plugin, call("nonesuch"))
+        held = os.path.join(directory, f"waiting-{forward.MOST_WAITING - 1}.lock")
+        wait_until(lambda: os.path.exists(held), "it waits")
+        assert process.process.poll() is None
+    assert process.wait().reply == UNKNOWN
+
+
+def test_a_dead_process_holds_no_place(dom0: Dom0) -> None:
+    directory = os.path.dirname(dom0.socket)
+    program = ("import fcntl, os, sys, time\nfor path in sys.argv[1:]:\n"
+               "    fcntl.flock(os.open(path, os.O_RDWR | os.O_CREAT), fcntl.LOCK_EX)\nprint('held', flush=True)\n"
+               "time.sleep(60)")
+    os.makedirs(directory, 0o700)
+    paths = [os.path.join(directory, name) for kind, count in (
+        ("serving", forward.MOST_ALONE), ("waiting", forward.MOST_WAITING)) for name in lock_names(kind, count)]
+    holder = subprocess.Popen([sys.executable, "-c", program, *paths], stdout=subprocess.PIPE)
+    assert holder.stdout
+    try:
+        assert holder.stdout.readline() == b"held\n"
+        assert code_of(run(dom0.plugin, call("nonesuch")).reply) == "BUSY"
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
+    assert run(dom0.plugin, call("nonesuch")).reply == UNKNOWN
+
+
+def test_without_the_daemon_calls_that_take_minutes_leave_room_for_others(dom0: Dom0) -> None:
+    directory = os.path.dirname(dom0.socket)
+    waiting = lock_names("waiting", forward.MOST_WAITING)
+    with locked(directory, *lock_names("serving", forward.MOST_LONG_ALONE), *waiting):
+        long = sorted(name for name, verb in VERBS.items() if verb.lane == LONG)
+        assert sorted(name.decode() for name in forward.LONG_CALLS) == long
+        for name in long:
+            assert code_of(run(dom0.plugin, call(name)).reply) == "BUSY"
+        assert run(dom0.plugin, call("nonesuch")).reply == UNKNOWN
+
+
+def test_a_run_directory_that_cannot_be_made_refuses_no_call(dom0: Dom0) -> None:
+    with open(os.path.dirname(dom0.socket), "w", encoding="ascii"):
+        pass
+    answer = run(dom0.plugin, call("nonesuch"))
+    assert answer.reply == UNKNOWN and b"not counted" in answer.stderr
+
+
+def test_a_stopped_daemon_serves_again_after_it_continues(dom0: Dom0) -> None:
+    """SIGSTOP stops the daemon; the kernel still takes connections for it."""
+    program = ("import time; from xscontainer.core import wire; from xscontainer.service.server import Server\n"
+               f"Server({dom0.socket!r}, lambda argument: wire.success('daemon'), 4).start()\n"
+               "print('ready', flush=True); time.sleep(120)")
+    daemon = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE,
+                              env=dict(os.environ, PYTHONPATH=os.path.dirname(os.path.dirname(PLUGIN))))
+    assert daemon.stdout
+    try:
+        assert daemon.stdout.readline() == b"ready\n"
+        assert run(dom0.plugin, call("nonesuch")).reply["Value"] == "daemon"
+        daemon.send_signal(signal.SIGSTOP)
+        assert run(dom0.plugin, call("nonesuch")).reply == UNKNOWN
+        daemon.send_signal(signal.SIGCONT)
+        assert run(dom0.plugin, call("nonesuch")).reply["Value"] == "daemon"
+    finally:
+        daemon.kill()
+        daemon.wait()
+        daemon.stdout.close()
+
+
+def test_a_daemon_of_an_earlier_release_reads_a_call_of_this_one_and_is_understood(dom0: Dom0) -> None:
+    """The daemon's half of the exchange: silent until a worker is free, then ready, then the reply."""
+    with daemon_that(dom0, lambda channel: channel.sendall(forward.MAGIC + b"5\nreply")) as taken:
+        assert run(dom0.plugin, b"call").stdout == b"reply"
+    assert taken == [b"XSCONTAINER/1 4\ncall"]
+
+
+def test_a_plugin_of_an_earlier_release_takes_a_busy_daemon_for_none() -> None:
+    """The plugin of an earlier release reads as many bytes as READY has, or up to the end."""
+    assert len(forward.BUSY) <= len(forward.READY) and forward.BUSY != forward.READY
 
 
 # --- a daemon that takes the call and fails -----------------------------------------------------
@@ -198,7 +380,7 @@ def daemon_that(dom0: Dom0, behaves: Callable[[socket.socket], None]) -> Iterato
     b"HTTP/1.1 200 OK\r\n\r\n",
     b"\n\n\n",
 ], ids=["nothing", "header", "half", "more", "negative", "digit", "http", "lines"])
-def test_a_lost_reply_is_told_and_the_call_not_repeated(dom0: Dom0, said: bytes) -> None:
+def test_a_lost_reply_is_a_failure_and_the_call_is_not_repeated(dom0: Dom0, said: bytes) -> None:
     with daemon_that(dom0, lambda channel: channel.sendall(said)) as calls:
         reply = run(dom0.plugin, call("nonesuch")).reply
     assert code_of(reply) == "DAEMON_LOST"
@@ -206,8 +388,8 @@ def test_a_lost_reply_is_told_and_the_call_not_repeated(dom0: Dom0, said: bytes)
     assert len(calls) == 1
 
 
-def test_a_daemon_killed_in_the_middle_of_a_call_is_told(dom0: Dom0) -> None:
-    program = ("import sys, time; from xscontainer.server import Server\n"
+def test_a_daemon_killed_during_a_call_is_a_failure_of_the_call(dom0: Dom0) -> None:
+    program = ("import sys, time; from xscontainer.service.server import Server\n"
                "def handler(argument): print('taken', flush=True); time.sleep(60)\n"
                f"Server({dom0.socket!r}, handler, 4).start(); print('ready', flush=True); time.sleep(60)")
     daemon = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE,
@@ -263,7 +445,7 @@ def test_a_listener_of_another_user_is_not_trusted(dom0: Dom0) -> None:
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "directory"])
-def test_what_is_no_socket_is_not_trusted(dom0: Dom0, kind: str) -> None:
+def test_a_file_that_is_not_a_socket_is_not_trusted(dom0: Dom0, kind: str) -> None:
     os.mkdir(os.path.dirname(dom0.socket), 0o700)
     if kind == "file":
         open(dom0.socket, "w").close()
@@ -296,7 +478,7 @@ def with_this_python(executable: str) -> str:
     return executable
 
 
-def test_the_executable_is_one() -> None:
+def test_the_plugin_is_executable() -> None:
     assert os.access(PLUGIN, os.X_OK)
     assert stat.S_IMODE(os.stat(PLUGIN).st_mode) & 0o022 == 0
 
@@ -322,25 +504,25 @@ def test_linked_into_the_plugin_directory_it_finds_its_tree(tmp_path: Any) -> No
     assert run(link, call("nonesuch")).reply == UNKNOWN
 
 
-def test_a_missing_dependency_is_told_and_what_it_printed_is_kept_out_of_the_reply(tmp_path: Any) -> None:
+def test_a_missing_dependency_is_a_failure_and_its_output_stays_out_of_the_reply(tmp_path: Any) -> None:
     executable = with_this_python(copied_tree(str(tmp_path)))
-    (tmp_path / "XenAPI.py").write_text("print('noise')\nimport os; os.system('echo more noise')\n"
-                                        "raise ImportError('XenAPI is not what it was')\n")
+    (tmp_path / "paramiko.py").write_text("print('noise')\nimport os; os.system('echo more noise')\n"
+                                        "raise ImportError('paramiko is not what it was')\n")
     answer = run(executable, call("nonesuch"))
     assert code_of(answer.reply) == "PLUGIN_INCOMPLETE"
-    assert "XenAPI is not what it was" in answer.reply["ErrorDescription"][1]
+    assert "paramiko is not what it was" in answer.reply["ErrorDescription"][1]
     assert b"noise" in answer.stderr
 
 
-def test_a_broken_package_is_told(tmp_path: Any) -> None:
+def test_a_broken_package_is_a_failure_that_xapi_can_read(tmp_path: Any) -> None:
     executable = with_this_python(copied_tree(str(tmp_path)))
-    (tmp_path / "xscontainer" / "forward.py").write_text("raise RuntimeError('half written')\n")
+    (tmp_path / "xscontainer" / "plugin" / "forward.py").write_text("raise RuntimeError('half written')\n")
     answer = run(executable, call("nonesuch"))
     assert code_of(answer.reply) == "PLUGIN_INCOMPLETE"
     assert b"half written" in answer.stderr
 
 
-def test_the_shim_quotes_what_it_is_given(tmp_path: Any) -> None:
+def test_the_shim_quotes_its_arguments(tmp_path: Any) -> None:
     odd = tmp_path / "it's $HOME `odd`; \u00e9"
     odd.mkdir()
     conf = odd / "x.conf"
@@ -356,13 +538,13 @@ def test_handing_a_call_on_imports_next_to_nothing(dom0: Dom0) -> None:
     """Each of these costs milliseconds at every call: socket 8, typing 11, configparser 9, re 4."""
     dom0.serve(lambda argument: b"")
     program = ("import sys; before = set(sys.modules); sys.path.insert(0, sys.argv[1]); sys.argv[1:] = ['x']; "
-               "from xscontainer import forward; forward.main(); "
+               "from xscontainer.plugin import forward; forward.main(); "
                "sys.stderr.write(' '.join(sorted(set(sys.modules) - before)))")
     process = subprocess.run(
         [sys.executable, "-IS", "-c", program, os.path.dirname(os.path.dirname(PLUGIN))],
         env={"XSCONTAINER_CONF": dom0.settings_path}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=30)
     cheap = {"_collections_abc", "_socket", "_stat", "errno", "genericpath", "os", "os.path", "posixpath", "stat",
-             "time", "xscontainer", "xscontainer.forward"}
+             "time", "xscontainer", "xscontainer.plugin", "xscontainer.plugin.forward"}
     assert set(process.stderr.decode().split()) <= cheap
 
 
@@ -385,7 +567,7 @@ def test_the_sample_as_we_ship_it_is_read_without_settings() -> None:
     "\ufeff[daemon]\nsocket = /run/x\n",
     "[daemon] \u00e9]\nsocket = /run/x\n",
 ])
-def test_what_is_not_plain_is_left_to_settings(text: str) -> None:
+def test_a_settings_file_that_is_not_plain_is_left_to_settings_py(text: str) -> None:
     assert forward.plain_socket(text) is None
 
 
@@ -397,7 +579,7 @@ fragments = st.sampled_from([
 
 
 @given(st.lists(fragments, max_size=14).map("".join))
-def test_wherever_both_read_a_text_they_agree(text: str) -> None:
+def test_both_readers_of_a_settings_text_agree(text: str) -> None:
     agrees_with_settings(text)
 
 
@@ -410,7 +592,7 @@ lines = st.lists(st.sampled_from([
 
 
 @given(lines)
-def test_wherever_both_read_lines_they_agree(text: str) -> None:
+def test_both_readers_of_settings_lines_agree(text: str) -> None:
     agrees_with_settings(text)
 
 

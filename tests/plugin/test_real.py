@@ -1,6 +1,7 @@
 """Every function of the contract on a real engine behind a real sshd, called as clients call it, on the other host."""
 
 import gc
+import json
 import statistics
 import threading
 import time
@@ -71,6 +72,8 @@ def enter(directory: str, daemons: bool) -> "Iterator[Scene]":
             public = pool.pool.other_config(pool.pool.db.rows("pool")[0].ref, "pool")[keys.PUBLIC_SECRET]
             secret = pool.pool.record("secret", pool.pool.uuid_to_ref(public, "secret"))["value"]
             guest.authorize(secret if secret.startswith("ssh-rsa ") else f"ssh-rsa {secret}")
+            # A guest that refused a login is left alone for a while, unless somebody has a look.
+            assert "The engine can be reached" in pool.call(pool.hosts[1], "diagnose", vmuuid=uuid)
             yield Scene(pool, engine, uuid)
 
 
@@ -107,6 +110,23 @@ def test_a_container_is_named_by_id_short_id_or_name(scene: Scene) -> None:
     scene.engine.do("remove", full)
 
 
+def test_inspect_and_top_give_json_and_mask_the_environment(scene: Scene) -> None:
+    full = scene.engine.run("asjson", OBEDIENT, Env=["PLAIN=x\u00e9", "DB_PASSWORD=hunter2"])
+
+    def call(function: str, **more: str) -> str:
+        return scene.pool.call(scene.pool.hosts[0], function, vmuuid=scene.vm_uuid, object=full, **more)
+
+    theirs = scene.engine.client().inspect_container(full)
+    assert json.loads(call("get_inspect", format="json")[4:]) == theirs
+    for form in ("xml", "json"):
+        masked = call("get_inspect", format=form, environment="masked")
+        assert "DB_PASSWORD=***" in masked and "PLAIN=***" in masked and "hunter2" not in masked
+    top = json.loads(call("get_top", format="json")[4:])
+    assert set(top) == {"titles", "processes"} and len(top["processes"][0]) == len(top["titles"])
+    assert call("get_inspect") == call("get_inspect", format="xml", environment="shown")
+    scene.engine.do("remove", full)
+
+
 def test_inspect_and_top_are_documents_after_the_word_true(scene: Scene) -> None:
     command = ["sh", "-c", "sleep 1000; echo '<&>\u00e9\x1b[31m'"]
     full = scene.engine.run("shown", command, Labels={"a b/<&": "\x1b\u4f60", "": "x"})
@@ -121,7 +141,7 @@ def test_inspect_and_top_are_documents_after_the_word_true(scene: Scene) -> None
     scene.engine.do("remove", full)
 
 
-def test_what_is_not_possible_is_told(scene: Scene) -> None:
+def test_an_impossible_action_is_a_failure_with_a_code(scene: Scene) -> None:
     full = scene.engine.run("stopped", start=False)
     codes: Dict[str, str] = {}
     for function, container in (("start", "nonesuch"), ("get_inspect", "nonesuch"), ("pause", full), ("get_top", full)):
@@ -133,7 +153,7 @@ def test_what_is_not_possible_is_told(scene: Scene) -> None:
                      f"pause {full[:8]}": "CONTAINER_CONFLICT", f"get_top {full[:8]}": "CONTAINER_CONFLICT"}
 
 
-def test_ten_at_once(scene: Scene) -> None:
+def test_ten_calls_at_once_succeed(scene: Scene) -> None:
     full = scene.engine.run("busy")
     results: List[str] = []
     sessions = [scene.pool.new_client() for _ in range(10)]
@@ -154,7 +174,7 @@ def test_ten_at_once(scene: Scene) -> None:
     assert results == ["True<?xml"] * 10
 
 
-def test_without_a_daemon_it_is_the_same(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_without_a_daemon_the_results_are_the_same(tmp_path_factory: pytest.TempPathFactory) -> None:
     for scene in enter(str(tmp_path_factory.mktemp("n")), daemons=False):
         full = scene.engine.run("alone", start=False)
         times = []

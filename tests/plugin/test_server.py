@@ -14,9 +14,13 @@ import pytest
 from tests.need import need
 from tests.plugin.conftest import Dom0
 from tests.plugin.process import wait_until
-from xscontainer import forward
+from xscontainer.core import memory_budget as memory
+from xscontainer.core.verb import QUICK
 from xscontainer.errors import SocketUnusable
-from xscontainer.server import LONGEST_PATH, Server
+from xscontainer.plugin import forward
+from xscontainer.plugin.admission import Admission
+from xscontainer.service.server import Server
+from xscontainer.settings import LONGEST_SOCKET
 
 NOBODY = 65534
 
@@ -47,7 +51,7 @@ def test_a_directory_that_others_may_write_to_is_refused(dom0: Dom0) -> None:
         dom0.serve(lambda argument: b"")
 
 
-def test_what_a_dead_daemon_left_is_replaced(dom0: Dom0) -> None:
+def test_the_socket_of_a_dead_daemon_is_replaced(dom0: Dom0) -> None:
     os.mkdir(os.path.dirname(dom0.socket), 0o700)
     for name in (dom0.socket, dom0.socket + "~"):
         with socket.socket(socket.AF_UNIX) as dead:
@@ -65,14 +69,14 @@ def test_a_second_daemon_is_refused_and_the_first_keeps_serving(dom0: Dom0) -> N
 
 
 def test_a_path_beyond_the_kernels_limit_is_refused(dom0: Dom0) -> None:
-    path = os.path.join(dom0.directory, "x" * LONGEST_PATH)
+    path = os.path.join(dom0.directory, "x" * LONGEST_SOCKET)
     with pytest.raises(SocketUnusable, match="longer"):
         Server(path, lambda argument: b"", 1).start()
 
 
 def test_the_longest_path_serves(dom0: Dom0) -> None:
     directory = os.path.join(dom0.directory, "run")
-    path = os.path.join(directory, "x" * (LONGEST_PATH - len(directory) - 1))
+    path = os.path.join(directory, "x" * (LONGEST_SOCKET - len(directory) - 1))
     server = Server(path, lambda argument: argument, 1)
     server.start()
     try:
@@ -81,7 +85,7 @@ def test_the_longest_path_serves(dom0: Dom0) -> None:
         server.stop()
 
 
-def test_it_stops_and_starts_again(dom0: Dom0) -> None:
+def test_the_server_stops_and_starts_again(dom0: Dom0) -> None:
     server = dom0.serve(lambda argument: argument)
     for _ in range(3):
         assert ask(dom0.socket, b"here") == b"here"
@@ -92,7 +96,7 @@ def test_it_stops_and_starts_again(dom0: Dom0) -> None:
         server.start()
 
 
-def test_stop_ends_callers_that_say_nothing(dom0: Dom0) -> None:
+def test_stop_ends_silent_callers(dom0: Dom0) -> None:
     server = dom0.serve(lambda argument: argument)
     silent = [connected(dom0.socket) for _ in range(5)]
     try:
@@ -171,6 +175,42 @@ def test_no_more_workers_than_allowed(dom0: Dom0) -> None:
     assert most == 3
 
 
+def test_callers_above_the_number_of_threads_get_busy(dom0: Dom0) -> None:
+    release = threading.Event()
+
+    def handler(argument: bytes) -> bytes:
+        release.wait(60)
+        return b"done"
+
+    dom0.serve(handler, workers=2)
+    working = [connected(dom0.socket) for _ in range(2)]
+    try:
+        replies: List[str] = []
+
+        def call() -> None:
+            try:
+                replies.append(str(ask(dom0.socket)))
+            except forward.Busy:
+                replies.append("busy")
+
+        callers = [threading.Thread(target=call) for _ in range(200)]  # more than the socket's queue holds
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join(60)
+        assert replies == ["busy"] * 200
+        release.set()
+        for channel in working:
+            channel.sendall(forward.MAGIC + b"1\nx")
+            channel.shutdown(socket.SHUT_WR)
+            assert channel.recv(100) == forward.MAGIC + b"4\ndone"
+    finally:
+        release.set()
+        for channel in working:
+            channel.close()
+    assert ask(dom0.socket) == b"done"
+
+
 @pytest.mark.parametrize("said", [
     b"",
     b"x",
@@ -184,7 +224,7 @@ def test_no_more_workers_than_allowed(dom0: Dom0) -> None:
     forward.MAGIC + b"%d\n" % (forward.LONGEST_CALL + 1) + b"x" * (forward.LONGEST_CALL + 1),
     b"\n" * 300000,
 ], ids=["nothing", "byte", "header", "short", "long", "negative", "space", "zero", "http", "beyond-limit", "flood"])
-def test_what_is_no_whole_call_is_not_served(dom0: Dom0, said: bytes) -> None:
+def test_an_incomplete_call_is_not_served(dom0: Dom0, said: bytes) -> None:
     calls: List[bytes] = []
 
     def handler(argument: bytes) -> bytes:
@@ -227,6 +267,46 @@ def test_a_caller_that_went_away_costs_nothing(dom0: Dom0) -> None:
             channel.sendall(forward.MAGIC + b"1\nx")
             channel.shutdown(socket.SHUT_WR)
     assert len(ask(dom0.socket)) == 1 << 22
+
+
+def test_callers_that_do_not_read_their_reply_hold_no_worker(dom0: Dom0) -> None:
+    entrance = Admission(2)
+
+    def handler(argument: bytes) -> bytes:
+        with entrance.admitted("get_inspect", "vm", QUICK):
+            return b"x" * (1 << 22)
+
+    dom0.serve(handler, workers=40)
+    slow = []
+    try:
+        for _ in range(20):
+            channel = connected(dom0.socket)
+            slow.append(channel)
+            channel.sendall(forward.MAGIC + b"1\nx")
+            channel.shutdown(socket.SHUT_WR)
+            assert channel.recv(10)  # its reply has begun
+        assert not entrance._working
+        assert len(ask(dom0.socket)) == 1 << 22
+    finally:
+        for channel in slow:
+            channel.close()
+
+
+def test_silent_callers_hold_no_worker(dom0: Dom0) -> None:
+    entrance = Admission(2)
+
+    def handler(argument: bytes) -> bytes:
+        with entrance.admitted("get_top", "vm", QUICK):
+            return argument
+
+    server = dom0.serve(handler, workers=40)
+    silent = [connected(dom0.socket) for _ in range(20)]
+    try:
+        assert ask(dom0.socket, b"served") == b"served"
+    finally:
+        for channel in silent:
+            channel.close()
+    wait_until(lambda: not server._calls, "all have hung up")
 
 
 def test_accepting_goes_on_after_an_error(dom0: Dom0) -> None:
@@ -276,3 +356,23 @@ def test_many_calls_leave_nothing_behind(dom0: Dom0) -> None:
         assert ask(dom0.socket, b"%d" % number) == b"%d" % number
     wait_until(lambda: not server._calls, "all callers hung up")
     assert len(server._threads) < 20
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_the_memory_of_a_reply_counts_until_it_is_sent_or_the_caller_has_gone(dom0: Dom0, reads: bool) -> None:
+    reply = b"x" * (8 << 20)
+
+    def handler(argument: bytes) -> bytes:
+        memory.keep("a guest", len(reply))
+        return reply
+
+    dom0.serve(handler)
+    with connected(dom0.socket) as caller:
+        caller.sendall(forward.MAGIC + b"1\nx")
+        caller.shutdown(socket.SHUT_WR)
+        wait_until(lambda: memory.BUDGET.total, "the claim")
+        assert caller.recv(1) == forward.MAGIC[:1]
+        assert memory.BUDGET.total == len(reply)  # a caller that does not read does not shorten it
+        while reads and caller.recv(1 << 20):
+            pass
+    wait_until(lambda: memory.BUDGET.total == 0, "its release")

@@ -1,30 +1,49 @@
-"""The programs that the tests run against: find them, and install what is missing where that is ours to do.
+"""Find the programs that the tests run against, and install missing ones if this process may install packages.
 
-As root on Debian they are installed with apt-get, without starting any service. Elsewhere nothing
-is installed: the tests skip what is absent, and under CI that is a failure.
+As root on Debian apt-get installs them, without starting any service. Elsewhere nothing is installed: tests of absent
+parts are skipped, which is a failure under CI.
 """
 
 import contextlib
 import hashlib
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, NamedTuple
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NODE = ROOT / "tests" / "clients" / "node"
+_NODE_STAMP = NODE / "node_modules" / ".xscontainer-installed"
 POLICY = "/usr/sbin/policy-rc.d"
-# cloud-init does nothing at a boot where this is.
-CLOUD_INIT_OFF = "/etc/cloud/cloud-init.disabled"
+POLICY_TEXT = "#!/bin/sh\n# Made by xscontainer's set-up while it installs packages; safe to remove.\nexit 101\n"
 APT = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=300"]
+# cloud-init is installed for its checks only. Without these files it never changes this machine at a boot.
+NOT_AT_BOOT = {"cloud-init": ("/lib/systemd/system-generators/cloud-init-generator", "/lib/systemd/system/cloud-*",
+                              "/etc/init.d/cloud-*")}
 INSTALL_SECONDS = 1200
+_COUNT = re.compile(r"^\d+ upgraded, (\d+) newly installed", re.MULTILINE)
+_DOWNLOAD = re.compile(r"^Need to get ([\d.,]+ \w?B)", re.MULTILINE)
+_SPACE = re.compile(r"^After this operation, ([\d.,]+ \w?B) of additional disk space", re.MULTILINE)
+
+
+# Groups of programs, for tests that start real servers or build packs. Other programs are named one by one.
+SERVERS = "servers"
+PACKS = "packs"
 
 
 class Part(NamedTuple):
+    """A part of the machine that tests need.
+
+    :ivar programs: names that tests use; a word that is no program's name stands for a group of them.
+    """
+
     package: str
     present: Callable[[], bool]
+    programs: Sequence[str] = (SERVERS,)
 
 
 def say(text: str) -> None:
@@ -34,7 +53,7 @@ def say(text: str) -> None:
 
 
 def find(program: str) -> str:
-    """The path of ``program``, '' if absent. Servers are in directories that a user's PATH may lack."""
+    """Return the path of ``program``, '' if absent. Servers are in directories that a user's PATH may lack."""
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
     return shutil.which(program, path=path) or ""
 
@@ -44,7 +63,7 @@ def _program(name: str) -> Callable[[], bool]:
 
 
 def _package(name: str) -> Callable[[], bool]:
-    """For what shows in no program's name (a library, a static build)."""
+    """Return a check for a part that has no program (a library, a static build)."""
 
     def installed() -> bool:
         if not find("dpkg-query"):
@@ -57,44 +76,54 @@ def _package(name: str) -> Callable[[], bool]:
 
 
 PARTS: List[Part] = [
-    Part("openssh-server", _program("sshd")),
-    # A docker client may come from elsewhere; only the server tells that the engine is there.
-    Part("docker.io", _program("dockerd")),
-    Part("podman", _program("podman")),
-    Part("mono-mcs", _program("mcs")),
-    Part("libmono-system-xml4.0-cil", _package("libmono-system-xml4.0-cil")),
-    Part("busybox-static", _package("busybox-static")),
-    Part("iproute2", _program("ip")),
-    Part("socat", _program("socat")),
+    Part("openssh-server", _program("sshd"), [SERVERS, "sshd"]),
+    # A docker client may come from elsewhere; only the server shows that the engine is installed.
+    Part("docker.io", _program("dockerd"), [SERVERS, "docker"]),
+    Part("podman", _program("podman"), [SERVERS]),
+    Part("mono-mcs", _program("mcs"), ["mono", "mcs"]),
+    Part("libmono-system-xml4.0-cil", _package("libmono-system-xml4.0-cil"), ["mono"]),
+    Part("busybox-static", _package("busybox-static"), [SERVERS, PACKS, "busybox"]),
+    Part("iproute2", _program("ip"), [SERVERS]),
+    Part("socat", _program("socat"), [SERVERS, "socat"]),
     # Login shells of guests, and their passwords.
-    Part("tcsh", _program("tcsh")),
-    Part("zsh", _program("zsh")),
-    Part("fish", _program("fish")),
-    Part("openssl", _program("openssl")),
-    Part("ncat", _program("ncat")),
-    Part("nodejs", _program("node")),
-    Part("npm", _program("npm")),
+    Part("tcsh", _program("tcsh"), [SERVERS]),
+    Part("zsh", _program("zsh"), [SERVERS, "zsh"]),
+    Part("fish", _program("fish"), [SERVERS, "fish"]),
+    Part("mksh", _program("mksh"), [SERVERS]),
+    Part("dropbear-bin", _program("dropbear"), [SERVERS, "dropbear", "dropbearkey"]),
+    Part("openssl", _program("openssl"), [SERVERS, "openssl"]),
+    Part("ncat", _program("ncat"), [SERVERS]),
+    Part("openssh-client", _program("ssh-keygen"), ["ssh-keygen", "ssh-agent", "ssh-add"]),
+    Part("nodejs", _program("node"), ["node"]),
+    Part("npm", _program("npm"), ["node", "npm"]),
+    Part("groff-base", _program("groff"), ["groff"]),
+    Part("git", _program("git"), [PACKS, "git", "git-shell"]),
     # The supplemental pack is built, and installed into a directory.
-    Part("rpm", _program("rpmbuild")),
-    Part("createrepo-c", _program("createrepo_c")),
-    Part("xorriso", _program("xorriso")),
-    Part("gnupg", _program("gpg")),
-    Part("genisoimage", _program("isoinfo")),
-    Part("dnf", _program("dnf")),
-    Part("rpmlint", _program("rpmlint")),
-    Part("libxml2-utils", _program("xmllint")),
-    Part("logrotate", _program("logrotate")),
-    Part("systemd", _program("systemd-analyze")),
-    # What goes into guests is checked by the programs that read it there.
-    Part("cloud-init", _program("cloud-init")),
-    Part("ignition", _program("ignition-validate")),
-    Part("shellcheck", _program("shellcheck")),
+    Part("rpm", _program("rpmbuild"), [PACKS, "rpm", "rpmbuild", "rpm2cpio"]),
+    Part("createrepo-c", _program("createrepo_c"), [PACKS, "createrepo_c"]),
+    Part("cpio", _program("cpio"), [PACKS, "cpio"]),
+    Part("xorriso", _program("xorriso"), [PACKS, "xorriso"]),
+    Part("gnupg", _program("gpg"), [PACKS, "gpg"]),
+    Part("genisoimage", _program("isoinfo"), [PACKS, "isoinfo", "genisoimage"]),
+    Part("dnf", _program("dnf"), [PACKS, "dnf"]),
+    Part("rpmlint", _program("rpmlint"), [PACKS, "rpmlint"]),
+    Part("libxml2-utils", _program("xmllint"), [PACKS, "xmllint"]),
+    Part("logrotate", _program("logrotate"), [PACKS, "logrotate"]),
+    Part("systemd", _program("systemd-analyze"), [PACKS, "systemd-analyze"]),
+    # Programs of guests, which check the files for guests.
+    Part("cloud-init", _program("cloud-init"), ["cloud-init"]),
+    Part("ignition", _program("ignition-validate"), ["ignition-validate"]),
+    Part("shellcheck", _program("shellcheck"), ["shellcheck"]),
 ]
 
 
-def missing() -> List[str]:
-    """Debian names of the parts that are not there."""
-    return [part.package for part in PARTS if not part.present()]
+def missing(programs: Optional[Set[str]] = None) -> List[str]:
+    """Debian names of the parts that are not there.
+
+    :param programs: only of the parts that these need; None: of all.
+    """
+    return [part.package for part in PARTS
+            if (programs is None or programs & set(part.programs)) and not part.present()]
 
 
 def can_install() -> bool:
@@ -103,25 +132,31 @@ def can_install() -> bool:
 
 @contextlib.contextmanager
 def _no_services() -> Iterator[None]:
-    """While packages are installed, Debian asks this program whether a service may start: no."""
+    """While packages are installed, Debian asks this program whether a service may start: no.
+
+    The administrator's own policy is left alone. Ours goes also when we are told to end.
+    """
+    with contextlib.suppress(OSError):
+        if Path(POLICY).read_text() == POLICY_TEXT:
+            os.unlink(POLICY)  # of a set-up that was killed
     try:
         handle = os.open(POLICY, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o755)
     except FileExistsError:
-        yield  # The administrator's own policy holds.
+        yield
         return
+    before = {number: signal.signal(number, _end) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         with os.fdopen(handle, "w") as policy:
-            policy.write("#!/bin/sh\nexit 101\n")
+            policy.write(POLICY_TEXT)
         yield
     finally:
         os.unlink(POLICY)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _switch_cloud_init_off() -> None:
-    """Installed for its checks, it must not set this machine up anew at the next boot."""
-    os.makedirs(os.path.dirname(CLOUD_INIT_OFF), exist_ok=True)
-    with open(CLOUD_INIT_OFF, "a"):
-        pass
+def _end(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def _run(argv: List[str], env: Dict[str, str], cwd: Path = ROOT) -> bool:
@@ -137,47 +172,67 @@ def _run(argv: List[str], env: Dict[str, str], cwd: Path = ROOT) -> bool:
 
 
 def apt_install(packages: List[str]) -> bool:
-    """Install Debian packages (as root); true if all went well."""
-    say("installing " + " ".join(packages))
-    env = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
-    if "cloud-init" in packages:
-        _switch_cloud_init_off()
+    """Say how much will be installed for these Debian packages, and do it (as root); true if all went well."""
+    env = dict(os.environ, DEBIAN_FRONTEND="noninteractive", LC_ALL="C.UTF-8")
+    command = APT + ["install", "--no-install-recommends"]
+    for package in packages:
+        for path in NOT_AT_BOOT.get(package, ()):
+            command += ["-o", f"DPkg::Options::=--path-exclude={path}"]
+    say("missing here: " + " ".join(packages))
+    if not _run(APT + ["update"], env):
+        return False
+    say(f"installing {how_much(command + ['--assume-no'] + packages, env)}")
     with _no_services():
-        updated = _run(APT + ["update"], env)
-        return updated and _run(APT + ["install", "-y", "--no-install-recommends"] + packages, env)
+        return _run(command + ["-y"] + packages, env)
+
+
+def how_much(command: List[str], env: Dict[str, str]) -> str:
+    """Summarize what apt-get would install, such as "519 packages: 218 MB to download, 774 MB on disk"."""
+    asked = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                           stderr=subprocess.DEVNULL, timeout=INSTALL_SECONDS)
+    text = asked.stdout.decode(errors="replace")
+    count, download, space = (found and found.group(1) for found in
+                              (_COUNT.search(text), _DOWNLOAD.search(text), _SPACE.search(text)))
+    return f"{count or 'some'} packages: {download or 'nothing'} to download, {space or 'nothing more'} on disk"
+
+
+def node_is_there() -> bool:
+    """Return True if the installed JavaScript clients are those of the lock file."""
+    return _NODE_STAMP.exists() and _NODE_STAMP.read_text() == _node_lock()
+
+
+def _node_lock() -> str:
+    return hashlib.sha256((NODE / "package-lock.json").read_bytes()).hexdigest()
 
 
 def _node_modules() -> bool:
     """Install the JavaScript clients that the lock file names; true if they are there."""
-    lock = NODE / "package-lock.json"
-    if not lock.exists():
-        return True
-    wanted = hashlib.sha256(lock.read_bytes()).hexdigest()
-    stamp = NODE / "node_modules" / ".xscontainer-installed"
-    if stamp.exists() and stamp.read_text() == wanted:
+    if node_is_there():
         return True
     if not find("npm"):
         return False
-    say("installing the JavaScript clients")
+    size = (NODE / "package-lock.json").read_text().count('"node_modules/')
+    say(f"installing the JavaScript clients into {NODE.relative_to(ROOT)}: {size} packages")
     command = [find("npm"), "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
     if not _run(command, dict(os.environ), cwd=NODE):
         return False
-    stamp.write_text(wanted)
+    _NODE_STAMP.write_text(_node_lock())
     return True
 
 
-def provide(strict: bool) -> bool:
-    """Make the real parts available as far as that is possible here.
+def provide(strict: bool, programs: Optional[Set[str]] = None) -> bool:
+    """Install the missing parts as far as possible.
 
-    :param strict: nothing may be missing in the end.
+    :param strict: fail if a part is still missing.
+    :param programs: what the chosen tests need, see :class:`Part`; None: all.
     :returns: false if strict and something is missing.
     """
-    absent = missing()
+    absent = missing(programs)
     if absent and can_install():
         apt_install(absent)
-        absent = missing()
-    if not _node_modules():
+        absent = missing(programs)
+    if (programs is None or "node" in programs) and not _node_modules():
         absent = absent + ["the JavaScript clients of tests/clients/node"]
     if absent:
-        say("missing, tests that need it are skipped: " + ", ".join(absent))
+        say("missing, so tests that need it are skipped: " + ", ".join(absent))
     return not (absent and strict)

@@ -1,10 +1,11 @@
 """Prepare virtual environments (and the tests' real parts), then print their interpreters, one a line.
 
-    python3 -m tests.setup.prepare {run,test,lint} [INTERPRETER ...]
+    python3 -m tests.setup.prepare {run,test,fast,lint} [INTERPRETER ...] [-- PYTEST'S ARGUMENT ...]
 
-INTERPRETER is a name (python3.6), a path, or ``current``, the newest one here that we support. Without
-one it is ``current``, and for ``test`` under CI python3.6 as well. Each has its environment in
-.venv/py<version>; one that is ready already costs a few milliseconds.
+INTERPRETER is a name (python3.6), a path, or ``current``, the newest installed one that is supported. The default is
+``current``, and for ``test`` under CI also python3.6. Each interpreter has an environment in .venv/py<version>, and a
+ready one is only checked, in milliseconds. ``test`` also installs the programs that the chosen tests need, and tries if
+the engines among them can run here; ``fast`` installs no program.
 """
 
 import argparse
@@ -29,7 +30,7 @@ PIP_SECONDS = 1200
 
 
 class SetupFailed(Exception):
-    """A sentence that says what is missing and what to do."""
+    """The set-up failed; the text is a sentence that says what is missing and what to do."""
 
 
 class Interpreter(NamedTuple):
@@ -48,9 +49,10 @@ class Interpreter(NamedTuple):
 
 def main(argv: Optional[List[str]] = None) -> int:
     parser = argparse.ArgumentParser(description="Prepare virtual environments; print their interpreters.")
-    parser.add_argument("purpose", choices=["run", "test", "lint"])
+    parser.add_argument("purpose", choices=["run", "test", "fast", "lint"])
     parser.add_argument("interpreters", nargs="*", metavar="INTERPRETER")
-    args = parser.parse_args(argv)
+    given, arguments = split(sys.argv[1:] if argv is None else argv)
+    args = parser.parse_args(given)
     strict = bool(os.environ.get("CI"))
     names = args.interpreters or ([OLDEST, "current"] if args.purpose == "test" and strict else ["current"])
     VENVS.mkdir(exist_ok=True)
@@ -60,8 +62,8 @@ def main(argv: Optional[List[str]] = None) -> int:
             chosen = choose(names, strict)
             for interpreter in chosen:
                 prepare(interpreter, lint=args.purpose == "lint")
-            if args.purpose == "test" and not parts.provide(strict):
-                raise SetupFailed("Under CI every part must be there.")
+            if args.purpose == "test":
+                provide(str(chosen[0].venv / "bin" / "python"), arguments, strict)
     except SetupFailed as error:
         say(f"set-up failed: {error}")
         return 1
@@ -70,8 +72,45 @@ def main(argv: Optional[List[str]] = None) -> int:
     return 0
 
 
+def split(argv: List[str]) -> Tuple[List[str], List[str]]:
+    """Return the arguments before and after ``--``."""
+    at = argv.index("--") if "--" in argv else len(argv)
+    return argv[:at], argv[at + 1:]
+
+
+def provide(python: str, arguments: List[str], strict: bool) -> None:
+    """Return the programs that the chosen tests need.
+
+    :param python: that of an environment that is ready.
+    :param arguments: pytest's.
+    :raises SetupFailed: strict, and one is missing or cannot run.
+    """
+    programs = None
+    if arguments and (parts.missing() or not parts.node_is_there()):
+        programs = set(ask(python, "tests.setup.chosen", arguments))
+    if not parts.provide(strict, programs):
+        raise SetupFailed("Under CI every part must be installed.")
+    if strict and (programs is None or parts.SERVERS in programs):
+        idle = ask(python, "tests.setup.probe", [])
+        if idle:
+            raise SetupFailed("Under CI every part must run: " + "; ".join(idle))
+
+
+def ask(python: str, module: str, arguments: List[str]) -> List[str]:
+    """Run a module of this tree and return the lines that it prints.
+
+    :raises SetupFailed: when it fails or takes too long.
+    """
+    try:
+        asked = subprocess.run([python, "-W", "ignore", "-m", module] + arguments, cwd=str(ROOT), check=True,
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=300)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        raise SetupFailed(str(error)) from error
+    return asked.stdout.decode().splitlines()
+
+
 def choose(names: List[str], strict: bool) -> List[Interpreter]:
-    """The interpreters behind ``names``, without repetition.
+    """Return the interpreters with these names, each once.
 
     :param strict: an absent one is a failure; else the current one stands in for it.
     """
@@ -79,10 +118,10 @@ def choose(names: List[str], strict: bool) -> List[Interpreter]:
     for name in names:
         found = current() if name == "current" else look_up(name)
         if found is None and name != "current" and not strict:
-            say(f"there is no {name} here (neither on PATH nor from pyenv); going on with the current Python")
+            say(f"there is no {name} here (neither on PATH nor from pyenv); using the current Python instead")
             found = current()
         if found is None:
-            raise SetupFailed(f"There is no {name} on PATH that runs, and none from pyenv.")
+            raise SetupFailed(f"There is no working {name}, neither on PATH nor from pyenv.")
         if found.version < (3, 6):
             raise SetupFailed(f"{found.path} is too old; Python 3.6 is the oldest that works.")
         if found.venv not in [other.venv for other in chosen]:
@@ -99,7 +138,7 @@ def current() -> Optional[Interpreter]:
 
 
 def look_up(name: str) -> Optional[Interpreter]:
-    """The interpreter called ``name`` on PATH, or the newest such that pyenv has."""
+    """Return the interpreter with this name on PATH, or the newest one of pyenv."""
     program = find(name)
     wanted = name[len("python"):] if os.path.basename(name) == name and name.startswith("python3.") else ""
     found = examine(program) if program else None
@@ -111,7 +150,7 @@ def look_up(name: str) -> Optional[Interpreter]:
 
 
 def examine(program: str) -> Optional[Interpreter]:
-    """What ``program`` is; None if it does not run, as pyenv's shims of versions that are not switched on."""
+    """Return the interpreter of ``program``; None if it does not run, like pyenv's shims of disabled versions."""
     if not program:
         return None
     try:
@@ -123,7 +162,7 @@ def examine(program: str) -> Optional[Interpreter]:
 
 
 def _from_pyenv(version: str) -> str:
-    """The path of the newest ``version``.* that pyenv has, or ''."""
+    """Return the path of the newest ``version``.* of pyenv, or ''."""
     if not find("pyenv"):
         return ""
     asked = subprocess.run([find("pyenv"), "root"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60)
@@ -134,7 +173,7 @@ def _from_pyenv(version: str) -> str:
 
 
 def prepare(interpreter: Interpreter, lint: bool) -> None:
-    """Make the environment of ``interpreter`` hold exactly what is pinned, and the package itself."""
+    """Install exactly the pinned packages, and this package itself, into the environment of ``interpreter``."""
     python = str(interpreter.venv / "bin" / "python")
     existing = examine(python)
     if existing is None or existing.version != interpreter.version:
@@ -142,7 +181,7 @@ def prepare(interpreter: Interpreter, lint: bool) -> None:
     with _stamp(interpreter, "package", [interpreter.requirements, ROOT / "setup.py", ROOT / "setup.cfg"]) as stamp:
         if stamp.stale:
             say(f"installing into {interpreter.venv}")
-            # The pip that comes with an old Python does not know today's wheels.
+            # The pip of an old Python does not support today's wheels.
             pip(python, [line for line in pins(interpreter.requirements) if line.startswith(("pip=", "setuptools="))])
             pip(python, ["-r", str(interpreter.requirements)])
             pip(python, ["--no-build-isolation", "--no-deps", "-e", str(ROOT)])
@@ -158,7 +197,7 @@ def pins(requirements: Path) -> List[str]:
 
 
 class _stamp:
-    """Says whether an installation is stale; noted as done only if the block under ``with`` succeeds."""
+    """A record of an installation: says if it is stale, and is written only if the block under ``with`` succeeds."""
 
     def __init__(self, interpreter: Interpreter, name: str, inputs: List[Path]) -> None:
         digest = hashlib.sha256(str(ROOT).encode())
@@ -177,7 +216,7 @@ class _stamp:
 
 
 def create(interpreter: Interpreter) -> None:
-    """Make the virtual environment, with virtualenv where this Python has no ensurepip (Debian's python3)."""
+    """Make the virtual environment, by virtualenv if this Python has no ensurepip (like Debian's python3)."""
     say(f"creating {interpreter.venv} with {interpreter.path}")
     if not _has(interpreter.path, "ensurepip") and parts.can_install():
         parts.apt_install(["python{}.{}-venv".format(*interpreter.version)])
@@ -191,7 +230,7 @@ def create(interpreter: Interpreter) -> None:
                 f"{interpreter.path} can make no virtual environment: "
                 "install its module venv (Debian: apt-get install python3-venv) or virtualenv."
             )
-        # A directory of our own: the system's packages are not ours to change.
+        # A directory of our own: the system's packages stay unchanged.
         bootstrap = str(VENVS / "bootstrap")
         run([interpreter.path, "-m", "pip", "install", "-q", "--target", bootstrap, "virtualenv"])
         environ["PYTHONPATH"] = bootstrap

@@ -1,4 +1,4 @@
-"""The rules of tests/conftest.py, tried on small suites that break them."""
+"""The rules of tests/conftest.py, applied to small suites that break them; each runs in a process, for seconds."""
 
 import os
 import subprocess
@@ -6,6 +6,14 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Dict, List, NamedTuple
+
+import pytest
+
+from tests import conftest
+from xscontainer.simulator.engines import processes
+from xscontainer.simulator.engines.podman import PodmanEngine
+from xscontainer.simulator.engines.real import RealEngine
+from xscontainer.simulator.guests import OpenSSHGuest
 
 CONFTEST = Path(__file__).resolve().parent.parent / "conftest.py"
 
@@ -18,9 +26,9 @@ class Ran(NamedTuple):
 
 
 def run(directory: Path, ci: bool = False, **modules: str) -> Ran:
-    """Run a suite of ``modules`` (name: text) under our conftest.
+    """Run a suite of ``modules`` (name: text) with tests/conftest.py.
 
-    ``problems`` is what went wrong by test, the empty text where nothing did.
+    ``problems`` maps each test to its failure, an empty text if it passed.
     """
     (directory / "conftest.py").write_text(CONFTEST.read_text())
     for name, text in modules.items():
@@ -61,7 +69,7 @@ def test_orphan():
 
 def test_zombie():
     child = subprocess.Popen(["true"])
-    child.returncode = 0  # so that nobody waits for it
+    child.returncode = 0  # so that Popen does not wait for it
 
 def test_file():
     tempfile.mkstemp(suffix="-left")
@@ -109,7 +117,8 @@ def test_garbage():
 """
 
 
-def test_what_a_test_leaves_behind_is_named(tmp_path: Path) -> None:
+@pytest.mark.real
+def test_everything_that_a_test_leaves_behind_is_named(tmp_path: Path) -> None:
     ran = run(tmp_path, test_leaks=LEAKS)
     assert "thread 'left alone'" in ran.problems["test_thread"], ran.output
     assert "sleep 4.20" in ran.problems["test_child"], ran.output
@@ -121,7 +130,8 @@ def test_what_a_test_leaves_behind_is_named(tmp_path: Path) -> None:
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
-def test_what_belongs_to_wider_fixtures_or_ends_soon_is_no_leak(tmp_path: Path) -> None:
+@pytest.mark.real
+def test_objects_of_wider_fixtures_or_that_end_soon_are_no_leak(tmp_path: Path) -> None:
     ran = run(tmp_path, test_clean=CLEAN)
     assert ran.code == 0, ran.output
     assert len(ran.order) == 4
@@ -137,6 +147,7 @@ def test_next():
 """
 
 
+@pytest.mark.real
 def test_a_test_that_hangs_fails_and_the_next_one_runs(tmp_path: Path) -> None:
     ran = run(tmp_path, test_hangs=HANGS)
     assert "took more than 0.5 s" in ran.problems["test_waits"], ran.output
@@ -155,6 +166,7 @@ def test_is_deaf():
 """
 
 
+@pytest.mark.real
 def test_a_test_that_cannot_be_interrupted_ends_the_run_with_its_stack(tmp_path: Path) -> None:
     ran = run(tmp_path, test_deaf=DEAF)
     assert ran.code == 1
@@ -177,6 +189,7 @@ def test_expected_failure():
 MODULE_SKIPS = 'pytest.skip("no such module", allow_module_level=True)\n'
 
 
+@pytest.mark.real
 def test_a_skip_is_a_failure_under_ci_only(tmp_path: Path) -> None:
     ran = run(tmp_path, test_skips=SKIPS)
     assert ran.code == 0, ran.output
@@ -188,6 +201,7 @@ def test_a_skip_is_a_failure_under_ci_only(tmp_path: Path) -> None:
     assert not ran.problems["test_expected_failure"].startswith("failure"), ran.output
 
 
+@pytest.mark.real
 def test_a_module_that_skips_itself_is_a_failure_under_ci(tmp_path: Path) -> None:
     ran = run(tmp_path, test_module=MODULE_SKIPS, test_other="def test_other():\n    pass\n")
     assert ran.code == 0, ran.output
@@ -196,17 +210,73 @@ def test_a_module_that_skips_itself_is_a_failure_under_ci(tmp_path: Path) -> Non
     assert "no such module" in ran.output
 
 
-REAL = """
+MIXED = """
 @pytest.mark.real
-def test_real():
+def test_real_{0}():
     pass
 
-def test_outer():
+def test_quick_{0}():
     pass
 """
 
 
-def test_quick_tests_come_first(tmp_path: Path) -> None:
-    inner = "def test_inner():\n    pass\n"
-    ran = run(tmp_path, tests__area__test_a=inner, tests__test_b=REAL)
-    assert ran.order == ["test_outer", "test_inner", "test_real"], ran.output
+@pytest.mark.real
+def test_quick_tests_of_every_directory_run_before_the_real_ones(tmp_path: Path) -> None:
+    ran = run(tmp_path, tests__area__test_a=MIXED.format("area"), tests__room__deep__test_b=MIXED.format("deep"),
+              tests__test_c=MIXED.format("top"))
+    quick, real = ran.order[:3], ran.order[3:]
+    assert sorted(quick) == ["test_quick_area", "test_quick_deep", "test_quick_top"], ran.output
+    assert real == [name.replace("quick", "real") for name in quick], "within each half in the order of collection"
+
+
+SERVERS = """
+def start(tmp_path, name="sshd", *words):
+    program = tmp_path / name
+    program.write_text("#!/bin/sh\\n")
+    program.chmod(0o755)
+    subprocess.run([str(program)] + list(words), check=True)
+
+def test_starts_one(tmp_path):
+    start(tmp_path)
+
+def test_checks_a_configuration(tmp_path):
+    start(tmp_path, "sshd", "-T")
+
+def test_starts_something_else(tmp_path):
+    start(tmp_path, "ssh-keygen")
+
+def test_children_are_told():
+    assert "@pytest.mark.real" in os.environ["XSCONTAINER_NO_SERVERS"]
+
+@pytest.mark.real
+def test_really_starts_one(tmp_path):
+    start(tmp_path, "podman")
+    assert "XSCONTAINER_NO_SERVERS" not in os.environ
+"""
+
+
+@pytest.mark.real
+def test_only_a_real_test_starts_a_server(tmp_path: Path) -> None:
+    ran = run(tmp_path, test_servers=SERVERS)
+    assert "sshd without @pytest.mark.real" in ran.problems.pop("test_starts_one"), ran.output
+    assert set(ran.problems.values()) == {""} and len(ran.problems) == 4, ran.output
+
+
+def test_the_simulator_starts_no_server_for_a_test_that_is_not_real() -> None:
+    assert conftest.NO_SERVERS == processes.NO_SERVERS
+    assert {RealEngine.absent(), PodmanEngine.absent(), OpenSSHGuest.missing()} & {processes.servers_off()} or not (
+        processes.find_program("sshd") or processes.find_program("dockerd"))
+    for kind in (RealEngine, PodmanEngine, OpenSSHGuest):
+        assert kind.missing(), kind
+
+
+@pytest.mark.real
+def test_a_part_that_may_be_absent_is_skipped_under_ci(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lacks = 'from tests.need import need\ndef test_lacks():\n    need(False, "CPython 3.6 (anywhere)")\n'
+    monkeypatch.setenv("PYTHONPATH", str(CONFTEST.parent.parent))
+    monkeypatch.delenv("XSCONTAINER_MAY_LACK", raising=False)
+    ran = run(tmp_path, ci=True, test_lacks=lacks)
+    assert ran.code == 1 and "missing here: CPython 3.6" in ran.problems["test_lacks"], ran.output
+    monkeypatch.setenv("XSCONTAINER_MAY_LACK", "dnf|CPython 3.6")
+    ran = run(tmp_path, ci=True)
+    assert ran.code == 0 and ran.problems["test_lacks"].startswith("skipped"), ran.output

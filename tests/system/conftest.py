@@ -1,5 +1,6 @@
-"""One scene serves a whole module here, and its daemons, guests and clients connect anew all the time: what is left
-behind is looked for after the module, not after each test."""
+"""Leaks are looked for after each module, not after each test.
+
+One scene serves a whole module, and its daemons, guests and clients connect anew all the time."""
 
 from typing import Iterator
 

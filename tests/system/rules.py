@@ -12,14 +12,15 @@ _PORT = {"IP", "PublicPort", "PrivatePort", "Type"}
 
 
 def check_text(text: str) -> None:
-    """What holds for every document: rules 2 and 3."""
+    """Check the rules 2 and 3, which hold for every document."""
     assert text
     for character in set(text):
         code = ord(character)
         assert code in (9, 10, 13) or 0x20 <= code <= 0xD7FF or 0xE000 <= code <= 0xFFFD or code >= 0x10000, hex(code)
     # A reference to a forbidden character is as bad, and a reference to another is never needed.
     assert "&#" not in text and "<![CDATA[" not in text and "<!--" not in text
-    assert len(re.findall("&(lt|gt|quot|apos);", text)) <= 1000
+    # XenCenter alone reads get_inspect, and counts none.
+    assert "<docker_inspect>" in text[:60] or len(re.findall("&(lt|gt|quot|apos);", text)) <= 1000
     assert text.rfind("<?") in (-1, 4 if text.startswith("True") else 0)
 
 
@@ -68,7 +69,10 @@ def check_flat(kind: str, text: str, orchestra: Reader, center: Reader) -> "Dict
 
 
 def check_inspect(text: str, orchestra: Reader, center: Reader) -> "Dict[str, Any]":
-    """A result of get_inspect; returns what Xen Orchestra reads."""
+    """Check a result of get_inspect, and return what fast-xml-parser reads.
+
+    Only XenCenter shows these results, so ``orchestra`` may be a release that does not limit entities.
+    """
     check_text(text)
     assert text.startswith('True<?xml version="1.0" ?><docker_inspect>')
     net = center.read("get_inspect", text)

@@ -27,7 +27,7 @@ def world() -> Iterator[World]:
 
 
 def ask(world: World, uuid: str, host: int = 0) -> Dict[str, Any]:
-    """As Xen Orchestra or xe would; the VMs run on host 1."""
+    """Call diagnose as Xen Orchestra or xe does. The VMs run on host 1."""
     answer = world.login("pool-admin").xenapi.host.call_plugin(
         world.pool.hosts[host].ref, "xscontainer", "diagnose", {"vmuuid": uuid})
     assert answer.startswith("True{")
@@ -42,7 +42,7 @@ def command(world: World, *arguments: str, host: int = 0) -> Tuple[int, str, str
     return done.returncode, done.stdout.decode("utf-8"), done.stderr.decode("utf-8")
 
 
-def test_without_a_monitor() -> None:
+def test_a_vm_without_a_monitor_is_diagnosed() -> None:
     """The plugin serves the call by itself, and finds what is missing.
 
     Comes first: the older pytest ends a module's fixtures in another order after a test that does not use them all.
@@ -56,7 +56,7 @@ def test_without_a_monitor() -> None:
         world.kill_daemon()
         change(vm)
         found = ask(world, vm.uuid)
-        # What is published is of before, and nobody keeps it.
+        # The published list is the old one, and no monitor updates it.
         assert keys.PS in world.pool.other_config(vm.ref) and not world.right(vm)
         assert found["code"] == "NOT_PUBLISHED" and found["published"] is False, found
         assert world.pool.hosts[1].name_label in found["message"] and "systemctl" in found["next"]
@@ -65,7 +65,7 @@ def test_without_a_monitor() -> None:
         assert json.loads(prepared[4:])["published"] is False
 
 
-def test_from_any_host_and_without_disturbing_the_monitor(world: World) -> None:
+def test_a_diagnosis_from_any_host_does_not_disturb_the_monitor(world: World) -> None:
     vm = world.vms[0]
     before, accepted, log = world.pool.other_config(vm.ref), vm.guest.accepted, world.log(1)
     for host in (0, 1):
@@ -93,12 +93,12 @@ def test_the_monitor_names_the_same_cause(world: World) -> None:
     assert ask(world, vm.uuid)["code"] == "OK"
 
 
-def test_what_a_person_sees(world: World) -> None:
+def test_the_command_prints_each_step_for_people(world: World) -> None:
     vm = world.vms[0]
     code, out, err = command(world, vm.name)
     assert (code, err) == (0, ""), out
     lines = out.splitlines()
-    assert [line.split()[0] for line in lines[:-1]] == ["ok"] * 14
+    assert [line.split()[0] for line in lines[:-1]] == ["ok"] * 15
     assert lines[-1].startswith("OK: All works: Docker ")
     vm.engine.kill()
     try:
@@ -106,7 +106,7 @@ def test_what_a_person_sees(world: World) -> None:
         assert (code, err) == (3, ""), out
         lines = out.splitlines()
         assert [line.split()[0] for line in lines[:-2]] == ["ok"] * 9 + ["FAILED"]
-        assert lines[-2].startswith("ENGINE_STOPPED: Nobody listens on ") and lines[-1].startswith("Next: ")
+        assert lines[-2].startswith("ENGINE_STOPPED: No engine listens on ") and lines[-1].startswith("Next: ")
         code, out, err = command(world, vm.name, "--json")
         assert code == 3 and json.loads(out)["code"] == "ENGINE_STOPPED"
     finally:
@@ -114,12 +114,16 @@ def test_what_a_person_sees(world: World) -> None:
     world.wait_right(vm)
 
 
-def test_a_vm_that_nobody_registered(world: World) -> None:
+def test_an_unregistered_vm_is_diagnosed_as_such(world: World) -> None:
     vm = world.vms[0]
     ref = world.pool.create_vm("fresh", host=world.pool.hosts[1], networks={"0/ip": vm.guest.address}, other_config={
         key: world.pool.other_config(vm.ref)[key] for key in (keys.USERNAME, keys.SSH_PORT, keys.ENGINE_SOCKET)})
     before = world.pool.other_config(ref)
     code, out, _ = command(world, "fresh")
+    assert code == 3 and "ANOTHER_VM" in out and vm.uuid in out, "it reports the address of one that is shown"
+    vm.guest.hypervisor.says(world.pool.vm(ref)["uuid"])
+    code, out, _ = command(world, "fresh")
+    vm.guest.hypervisor.says(None)
     assert code == 3 and "VM_NOT_REGISTERED" in out and "Container management is off for this VM." in out
     assert world.pool.other_config(ref) == before, "nothing is pinned, nothing published"
 
@@ -131,15 +135,15 @@ def test_a_vm_that_does_not_run_is_diagnosed_anywhere(world: World) -> None:
         assert found["code"] == "VM_NOT_RUNNING" and found["next"] == "Start the VM first."
 
 
-def test_what_is_no_vm(world: World) -> None:
+def test_templates_and_unknown_names_are_refused(world: World) -> None:
     template = world.pool.vm(world.pool.create_vm("template", template=True, power_state="Halted"))["uuid"]
     code, out, _ = command(world, template)
     assert code == 3 and "ARGUMENT_INVALID" in out
     code, out, err = command(world, "nobody")
-    assert (code, out) == (2, "") and "no VM 'nobody'" in err
+    assert (code, out) == (4, "") and "no VM 'nobody'" in err
     for _ in range(2):
         world.pool.create_vm("twins", power_state="Halted")
     code, _, err = command(world, "twins")
-    assert code == 2 and "2 VMs are named 'twins'" in err
+    assert code == 4 and "2 VMs are named 'twins'" in err
     failure = world.failure(0, "diagnose", vmuuid="11111111-2222-4333-8444-555555555555")
     assert failure[0] == "OBJECT_GONE"

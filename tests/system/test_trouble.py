@@ -18,7 +18,7 @@ RIGHT_AGAIN = 10.0  # seconds; mostly it takes one or two
 
 
 class Trouble:
-    """What can happen to a pool; each thing is over when its function returns, and what follows from it is not."""
+    """Troubles of a pool. Each is over when its function returns; its consequences are not."""
 
     def __init__(self, world: World, seed: int) -> None:
         self.world, self.pool, self.choice = world, world.pool, random.Random(seed)
@@ -109,7 +109,7 @@ def world() -> Iterator[World]:
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_everything_is_right_again_after_any_trouble(world: World, seed: int) -> None:
+def test_every_list_is_right_again_after_any_trouble(world: World, seed: int) -> None:
     trouble = Trouble(world, seed)
     for _ in range(ROUNDS):
         done: List[str] = []

@@ -13,6 +13,8 @@ from tests.system.rules import check_inspect, check_ps, check_top
 from tests.system.world import OBEDIENT, World, failure_of, truth
 from tests.waiting import until
 from xscontainer import keys
+from xscontainer.clients import xmlform
+from xscontainer.sanitize import moment
 
 pytestmark = pytest.mark.real
 
@@ -81,7 +83,24 @@ def test_a_vm_operator_calls_through_the_vm(world: World, vm: VM, orchestra: Rea
     shows(world, vm, "Up")
 
 
-def test_what_is_so_already_is_a_success(world: World, vm: VM, admin: Any) -> None:
+@pytest.mark.parametrize("number", [0, 1], ids=["coordinator", "member"])
+def test_the_list_and_the_summary_agree_with_the_engine(world: World, vm: VM, admin: Any, number: int) -> None:
+    shows(world, vm, "Up")
+    host, known = world.pool.hosts[number].ref, vm.engine.client().inspect_container("Web_1.a-b")
+    listed = json.loads(admin.host.call_plugin(host, "xscontainer", "list", {"vmuuid": vm.uuid})[4:])
+    (container,) = (each for each in listed["containers"] if each["name"] == "Web_1.a-b")
+    assert (container["id"], container["state"]) == (known["Id"], "running")
+    assert abs(container["started_at"] - (moment(known["State"]["StartedAt"]) or 0)) <= 2
+    assert [network["name"] for network in container["networks"]] == list(known["NetworkSettings"]["Networks"])
+    assert container["mounts"] == [] and container["group"] is None and listed["problem"] is None
+    assert container["started_at"] == {
+        found.name: found.started_at for found in xmlform.read_docker_ps(world.ps(vm)).containers}["Web_1.a-b"]
+    found = json.loads(admin.host.call_plugin(host, "xscontainer", "get_summary", {"vmuuid": vm.uuid})[4:])
+    assert found["containers"] == len(listed["containers"]) and found["problems"] == 0
+    assert found["vms"][0]["engine"] == listed["engine"]
+
+
+def test_an_action_without_effect_is_a_success(world: World, vm: VM, admin: Any) -> None:
     for host in world.pool.hosts:
         for verb, status in (("start", "Up"), ("stop", "Exited (0)"), ("stop", "Exited (0)"), ("start", "Up")):
             assert admin.host.call_plugin(host.ref, "xscontainer", verb, {
@@ -168,7 +187,7 @@ def test_a_vm_that_was_never_seen_before_is_registered(world: World, admin: Any)
         shows(world, new, status, "one")
 
 
-def test_as_xencenter_calls(world: World, vm: VM, orchestra: Reader, center: Reader) -> None:
+def test_the_calls_of_xencenter_are_served(world: World, vm: VM, orchestra: Reader, center: Reader) -> None:
     """The list is read from the VM; an action goes to the coordinator, with the id it read; tabs ask the VM's host."""
     xapi = world.login("pool-admin").xenapi
     (container,) = [entry["container"] for entry in center.read("docker_ps", xapi.VM.get_other_config(vm.ref)[
@@ -185,7 +204,7 @@ def test_as_xencenter_calls(world: World, vm: VM, orchestra: Reader, center: Rea
             assert check(text, orchestra, center)
 
 
-def test_without_a_daemon_all_the_same(world: World, vm: VM, admin: Any) -> None:
+def test_actions_work_without_a_daemon(world: World, vm: VM, admin: Any) -> None:
     for number in (0, 1):
         world.kill_daemon(number)
     try:
@@ -243,7 +262,7 @@ def xo(world: World, vm: VM) -> Iterator[Orchestra]:
 def test_xen_orchestra_sees_changes_and_makes_them(
         world: World, vm: VM, xo: Orchestra, orchestra: Reader, center: Reader) -> None:
     def status(told: Dict[str, Any]) -> str:
-        """Of our container, in a list that was seen."""
+        """Return the status of our container in a list that the client saw."""
         if told["saw"] != "list" or not told["value"]:
             return ""
         found = check_ps(told["value"], orchestra, center).values()

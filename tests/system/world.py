@@ -65,7 +65,7 @@ class World(Scene):
         return path
 
     def log(self, number: int) -> str:
-        """What a host's daemon has logged so far."""
+        """Return the log of a host's daemon so far."""
         try:
             with open(self.configs[number] + ".log", encoding="utf-8") as stream:
                 return stream.read()
@@ -125,7 +125,7 @@ class World(Scene):
         return entries(self.ps(vm))
 
     def right(self, vm: VM) -> bool:
-        """Whether all is published, and as the engine has it."""
+        """Return whether everything is published as the engine has it."""
         config = self.pool.other_config(vm.ref)
         return (all(key in config for key in (keys.PS, keys.INFO, keys.VERSION)) and keys.STATUS not in config
                 and entries(config[keys.PS]) == truth(vm))
@@ -133,14 +133,32 @@ class World(Scene):
     def wait_right(self, *vms: VM, seconds: float = 15.0) -> float:
         """Seconds until these VMs (none: all) are shown as they are."""
         wanted = vms or tuple(self.vms)
-        return until(lambda: all(map(self.right, wanted)), f"not right in {seconds} s: " + self.log(1)[-2000:], seconds)
+
+        def differences() -> str:
+            wrong = [vm for vm in wanted if not self.right(vm)]
+            return (f"{len(wrong)} of {len(wanted)} VMs are not right in {seconds} s:\n"
+                    + "\n".join(map(self._difference, wrong[:3])))
+
+        return until(lambda: all(map(self.right, wanted)), differences, seconds)
+
+    def _difference(self, vm: VM) -> str:
+        """Return how a VM's published list differs from the engine's, with the last log lines about the VM."""
+        config, true = self.pool.other_config(vm.ref), truth(vm)
+        shown = entries(config.get(keys.PS, ""))
+        differs = {name: (shown.get(name), true.get(name)) for name in set(shown) | set(true)
+                   if shown.get(name) != true.get(name)}
+        absent = [key for key in (keys.PS, keys.INFO, keys.VERSION) if key not in config]
+        lines = [line for line in self.log(1).splitlines() if vm.uuid in line][-8:]
+        return (f"{vm.name} {vm.uuid}: without {absent}; status {config.get(keys.STATUS)}; "
+                f"{len(differs)} containers differ (shown, true): {dict(sorted(differs.items())[:5])}; "
+                f"{vm.guest.sessions} sessions\n  " + "\n  ".join(lines))
 
     def status(self, vm: VM) -> str:
         """The code of what is said instead of a list; "" if nothing is."""
         return str(json.loads(self.key(vm, keys.STATUS) or '{"code": ""}')["code"])
 
     def wait_status(self, vm: VM, *codes: str, seconds: float = 15.0) -> None:
-        """Until one of these is said, and the list is gone."""
+        """Wait until one of these codes is published and the list is gone."""
         until(lambda: self.status(vm) in codes and keys.PS not in self.pool.other_config(vm.ref),
               f"the status is {self.key(vm, keys.STATUS)}", seconds)
 
@@ -170,7 +188,7 @@ def failure_of(call: Any) -> List[str]:
 
 
 def reach(guest: OpenSSHGuest) -> Dict[str, str]:
-    """What a VM's other_config says of how to reach this guest, and that it is to be monitored."""
+    """Return the other_config of a VM with this guest: how to reach it, and that it is monitored."""
     return {keys.MONITOR: "True", keys.USERNAME: guest.user, keys.SSH_PORT: str(guest.port),
             keys.ENGINE_SOCKET: guest.engine_socket}
 

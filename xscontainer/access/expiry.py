@@ -1,12 +1,12 @@
-"""Telling people in time that a certificate ends: one message for each."""
+"""Post a XAPI message before a certificate expires: one message for each certificate."""
 
 import logging
 import time
 from typing import Optional, Sequence
 
 from xscontainer import keys
+from xscontainer.core.vm_record import VMRecord
 from xscontainer.engine.connection import CA, CLIENT, ENGINE, End
-from xscontainer.vmrecord import VMRecord
 from xscontainer.xapi import message
 from xscontainer.xapi import vm as xapi_vm
 from xscontainer.xapi.pool import PoolRecord
@@ -17,58 +17,58 @@ log = logging.getLogger(__name__)
 MESSAGE = "TLS_CERTIFICATE_ENDS"
 
 _HAND_IN = "xscontainer-prepare-vm -v {vm} --mode tls --ca-cert FILE --client-cert FILE --client-key FILE."
-# Whose certificate -> what it is, and what to do where it is not the pool that made it.
+# Whose certificate -> what it is, and what to do if the pool did not make it.
 _WORDS = {
-    ENGINE: ("The TLS certificate of the container engine", "Give the engine a new one of the same CA."),
+    ENGINE: ("The TLS certificate of the container engine", "Give the engine a new certificate of the same CA."),
     CA: (f"The CA ({keys.TLS_CA_CERT}) behind the TLS certificate of the container engine",
          f"Give the engine a certificate of another CA, and hand in what goes with it: {_HAND_IN}"),
     CLIENT: (f"The TLS client certificate ({keys.TLS_CLIENT_CERT})",
              f"Have a new one signed, and hand it in: {_HAND_IN}"),
 }
 
-# s between two messages about one VM. Whose CA is in the guest can show a new end each time, and what XAPI keeps of
-# messages is for all.
+# s between two messages about one VM. A guest that has the CA can show a new expiry date each time, and all VMs share
+# the messages that XAPI keeps.
 BETWEEN = 86400.0
 
 
 def warn(sessions: SessionPool, pool: PoolRecord, vm: VMRecord, due: "Sequence[End]",
          now: Optional[float] = None) -> None:
-    """Post a message about the first of these ends, unless there was one, or it is the pool's own business.
+    """Post a message about the certificate that expires first, unless one was posted or the pool renews it itself.
 
-    :param due: of certificates that this VM is reached with.
-    :param now: instead of the clock, seconds since the epoch.
-    :raises XapiError: it could not be posted; the next call tries again.
+    :param due: the certificates of this VM that expire soon.
+    :param now: seconds since the epoch, instead of the clock.
+    :raises XapiError: the message could not be posted; the next call tries again.
     """
     at = time.time() if now is None else now
     pools = bool(pool.other_config.get(keys.TLS_CLIENT_SECRET)) and (
         vm.other_config.get(keys.TLS_CLIENT_KEY) == pool.other_config.get(keys.TLS_CLIENT_SECRET))
-    # The coordinator renews the pool's client certificate; what was connected before need not know.
+    # The coordinator renews the pool's client certificate.
     found = [end for end in due if not (pools and end.whose == CLIENT)]
     if not found:
         return
     first = min(found, key=lambda end: end.at)
     ends = first.at
-    if _told(vm, vm.other_config.get(keys.TLS_WARNED, ""), ends, at):
+    if _was_posted(vm, vm.other_config.get(keys.TLS_WARNED, ""), ends, at):
         return
 
     def post(session: Session) -> bool:
         before = session.xenapi.VM.get_other_config(vm.ref).get(keys.TLS_WARNED)
-        if _told(vm, before or "", ends, at):  # the event that says so is on its way
+        if _was_posted(vm, before or "", ends, at):  # the event that reports it has not arrived yet
             return False
         message.create(session, MESSAGE, vm.uuid, _body(vm, first, pools))
-        # With the uuid: a clone that carries the mark in has not been warned.
+        # The mark names the VM: for a clone that inherits it no message was posted.
         mark = f"{vm.uuid} {_moment(ends)} {_moment(at)}"
         xapi_vm.put_key(session, vm.ref, keys.TLS_WARNED, mark, present=before is not None)
         return True
 
     if sessions.run(post):
-        log.warning("VM %s: a certificate that its engine is reached with ends at %s", vm.label, _moment(ends))
+        log.warning("VM %s: a certificate of the connection to its engine expires at %s", vm.label, _moment(ends))
 
 
-def _told(vm: VMRecord, mark: str, ends: float, now: float) -> bool:
-    """Whether there was a message about this end, or one about this VM not long ago."""
+def _was_posted(vm: VMRecord, mark: str, ends: float, now: float) -> bool:
+    """Return whether a message about this expiry, or one about this VM within BETWEEN, was posted."""
     uuid, end, posted = (mark.split(" ") + ["", ""])[:3]
-    recent = _moment(now - BETWEEN) < posted <= _moment(now)  # such words sort as the times do
+    recent = _moment(now - BETWEEN) < posted <= _moment(now)  # such texts sort as the times do
     return uuid == vm.uuid and (end == _moment(ends) or recent)
 
 
@@ -79,6 +79,6 @@ def _moment(seconds: float) -> str:
 def _body(vm: VMRecord, end: End, pools: bool) -> str:
     what, advice = _WORDS[end.whose]
     if pools:
-        advice = "Give it a new one: xscontainer-prepare-vm -v {vm} --mode tls --generate-certs."
-    return (f"{what} of VM {vm.label} ends at {_moment(end.at)}; from then on its containers are out of reach. "
+        advice = "Create a new certificate: xscontainer-prepare-vm -v {vm} --mode tls --generate-certs."
+    return (f"{what} of the VM {vm.label} expires at {_moment(end.at)}. After that its containers cannot be reached. "
             f"{advice.format(vm=vm.uuid)}")

@@ -1,7 +1,8 @@
-"""Certificates for engines that are reached over TLS: made here, kept in XAPI secrets, handed to the guest on a CD.
+"""Issue certificates for engines that are reached over TLS.
 
-One CA and one client certificate serve the whole pool, a server certificate one VM. Its key leaves for the guest and is
-kept nowhere; the CA's key never leaves XAPI. :mod:`.renewal` gives the pool their successors.
+One CA and one client certificate serve the whole pool; they are kept in XAPI secrets. Each VM has a server certificate
+of its own, whose key is handed to the guest on a CD and not kept. The CA's key never leaves XAPI. :mod:`.renewal`
+replaces the pool's certificates before they expire.
 """
 
 import contextlib
@@ -11,7 +12,9 @@ import ssl
 import time
 from typing import Dict, Iterable, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from xscontainer import addresses, keys, reach
+from xscontainer import keys
+from xscontainer.core import addresses, target
+from xscontainer.core.vm_record import VMRecord
 from xscontainer.errors import (
     AddressRefused,
     AddressUnknown,
@@ -20,25 +23,25 @@ from xscontainer.errors import (
     TLSCredentialsInvalid,
     TLSCredentialsMissing,
 )
-from xscontainer.vmrecord import VMRecord
-from xscontainer.xapi import pair
+from xscontainer.xapi import stored_certificate
 from xscontainer.xapi.session import Session
 
-LABEL = "XSCONTAINER"  # of the medium
-POOL_HINT = (f"Remove {keys.TLS_CA_SECRET} and {keys.TLS_CLIENT_SECRET} from the pool's other_config, and have "
-             "certificates made anew for each VM that is reached over TLS.")
+LABEL = "XSCONTAINER"  # of the CD
+POOL_HINT = (f"Remove {keys.TLS_CA_SECRET} and {keys.TLS_CLIENT_SECRET} from the pool's other_config. Then prepare "
+             "each VM that is reached over TLS again: xscontainer prepare VM --mode tls --generate-certs.")
 
-# What stands on the medium beside the certificates, in the directory guest-config.
+# Files on the CD beside the certificates -> path in the directory guest-config.
 _SCRIPTS = {"enable-tls.sh": "linux/enable-tls.sh", "enable-tls.ps1": "windows/enable-tls.ps1",
             "README.txt": "tls-medium.txt"}
 
 
 class Issued(NamedTuple):
-    """:ivar other_config: what the VM's is to say from now on.
+    """A certificate that was issued for the engine of a VM.
 
-    :ivar files: for the guest's eyes only, the private key of its engine among them: name -> content.
-    :ivar fingerprint: of the engine's certificate, as engine.connection has it.
-    :ivar ends: when that does, seconds since the epoch.
+    :ivar other_config: keys to set in the VM's other_config.
+    :ivar files: for the guest alone, with the private key of its engine: name -> content.
+    :ivar fingerprint: of the engine's certificate, in the form of engine.connection.
+    :ivar ends: when the engine's certificate expires, seconds since the epoch.
     """
 
     other_config: Mapping[str, str]
@@ -46,28 +49,31 @@ class Issued(NamedTuple):
     fingerprint: str
     ends: float
 
-    def __repr__(self) -> str:  # it must not reach a log by accident
+    def __repr__(self) -> str:  # the private key must not reach a log
         return f"Issued(other_config={self.other_config!r}, ends={self.ends!r})"
 
 
 def names(vm: VMRecord, forbidden: "Iterable[str]", allow_loopback: bool = False) -> Tuple[str, ...]:
-    """What the certificate for a VM's engine is to be made out to: where it is dialled, and where it may be one day.
+    """Return the addresses and names for the certificate of a VM's engine.
+
+    They are the address that is set for the VM, and all that the guest tools report.
 
     :param forbidden: the addresses of the pool's hosts.
-    :raises ArgumentError: what is set is neither an address nor a name. AddressRefused: it may not be used.
-    :raises AddressUnknown: nothing is set, and the guest tools report nothing that may be used.
+    :raises ArgumentError: when the address that is set is neither an IP address nor a name.
+    :raises AddressRefused: when the address that is set may not be used.
+    :raises AddressUnknown: when no address is set, and the guest tools report none that may be used.
     """
     chosen = []
     text = vm.other_config.get(keys.ADDRESS, "")
     if text:
         try:
-            chosen = [reach.address_or_name(text)]
+            chosen = [target.address_or_name(text)]
         except ValueError as error:
             raise ArgumentError(f"No certificate can be made: {error}.") from error
-        with contextlib.suppress(ValueError):  # a name is judged when it is dialled
+        with contextlib.suppress(ValueError):  # a name is resolved and checked on each connection
             ipaddress.ip_address(chosen[0])
             for address, why in addresses.judge(chosen, forbidden, allow_loopback=allow_loopback).refused:
-                raise AddressRefused(f"{address} of VM {vm.label} may not be used: {why}.")
+                raise AddressRefused(f"The address {address} of VM {vm.label} may not be used: {why}.")
     reported = addresses.candidates(vm.networks, forbidden, allow_loopback=allow_loopback).usable
     found = tuple(dict.fromkeys((*chosen, *reported)))
     if not found:
@@ -77,29 +83,32 @@ def names(vm: VMRecord, forbidden: "Iterable[str]", allow_loopback: bool = False
 
 
 def issue(session: Session, vm: VMRecord, answers_at: Sequence[str], now: Optional[float] = None) -> Issued:
-    """Make a certificate for the engine in a VM; the pool's CA and client certificate too if there are none.
+    """Issue a certificate for the engine in a VM; make the pool's CA and client certificate if there are none.
 
-    Nothing of the VM is changed: the caller does, as soon as the guest has the files.
+    The VM is not changed: the caller sets its keys as soon as the guest has the files.
 
-    :param answers_at: what it is made out to, see :func:`names`, beside the VM itself.
-    :param now: instead of the clock, seconds since the epoch.
-    :raises TLSCredentialsMissing: the pool's secrets are gone. TLSCredentialsInvalid: they hold something else.
-    :raises ValueError: no address, or one that is neither an address nor a name.
+    :param answers_at: addresses and names for the certificate, see :func:`names`.
+    :param now: seconds since the epoch; None: the clock.
+    :raises TLSCredentialsMissing: when a secret of the pool is gone.
+    :raises TLSCredentialsInvalid: when a secret of the pool holds no usable certificate.
+    :raises ValueError: when there is no address, or one is neither an IP address nor a name.
     """
+    # Imported here for start-up time: the x509 part of cryptography takes 80 ms, and few calls need it.
     from xscontainer.certificates import making
-    from xscontainer.engine import certs
+    from xscontainer.engine.tls import certs
 
     at = time.time() if now is None else now
     pool_ref = session.xenapi.pool.get_all()[0]
     try:
-        ca = pair.kept(session, pool_ref, keys.TLS_CA_SECRET, lambda: making.new_ca(certs.POOL_CA, at))
+        ca = stored_certificate.get_or_create(session, pool_ref, keys.TLS_CA_SECRET,
+                                              lambda: making.new_ca(certs.POOL_CA, at))
         try:
             signer = making.signer(ca.certificate, ca.key)
             making.check(signer, at)
         except ValueError as error:
             raise TLSCredentialsInvalid(f"The pool's CA is unusable: {error}.", POOL_HINT) from error
-        client = pair.kept(session, pool_ref, keys.TLS_CLIENT_SECRET,
-                           lambda: making.new_client(signer, making.CLIENT, at))
+        client = stored_certificate.get_or_create(session, pool_ref, keys.TLS_CLIENT_SECRET,
+                                                  lambda: making.new_client(signer, making.CLIENT, at))
     except ObjectGone as error:
         raise TLSCredentialsMissing("A secret with the pool's TLS certificates is gone.", POOL_HINT) from error
     server = making.new_server(signer, vm.uuid, answers_at, at, vm.uuid)
@@ -113,10 +122,10 @@ def issue(session: Session, vm: VMRecord, answers_at: Sequence[str], now: Option
 
 
 def scripts(directory: str) -> Dict[str, bytes]:
-    """What installs the certificates in the guest, and explains: name on the medium -> content.
+    """Return the scripts that install certificates in a guest, and their README: name on the CD -> content.
 
-    :param directory: guest-config.
-    :raises OSError: the installation is incomplete.
+    :param directory: the directory guest-config.
+    :raises OSError: when the installation is incomplete.
     """
     found = {}
     for name, path in _SCRIPTS.items():

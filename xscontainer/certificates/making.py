@@ -1,7 +1,7 @@
-"""Keys and certificates, from nothing but chance: a CA for the pool, one pair for an engine, one for us.
+"""Make keys and certificates: a CA for the pool, a server certificate for an engine, a client certificate for hosts.
 
-ECDSA on P-256, which every engine with TLS 1.2 knows. What may sign says so (BasicConstraints, KeyUsage), what may not
-is bound to one purpose: the key of a guest's engine lets nobody in anywhere.
+Keys are ECDSA on P-256, which every engine with TLS 1.2 supports. Only a CA may sign (BasicConstraints, KeyUsage).
+Other certificates have one purpose: with the key of a guest's engine nobody can log in to another engine.
 """
 
 import datetime
@@ -13,26 +13,27 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from xscontainer.engine.certs import each, validity, vm_name
-from xscontainer.reach import address_or_name
+from xscontainer.core.target import address_or_name
+from xscontainer.engine import failures
+from xscontainer.engine.tls.certs import each, load, validity, vm_name
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 CA_DAYS = 3650
 LEAF_DAYS = 825
-CLIENT = "xscontainer"  # what the pool's client certificate is called
-# Clocks of guests differ, and a certificate is used as soon as it is made.
+CLIENT = "xscontainer"  # common name of the pool's client certificate
+# Clocks of guests differ, and a certificate is used immediately.
 BEGINS_BEFORE = datetime.timedelta(days=1)
 
 
 class Pair(NamedTuple):
-    """A certificate and its private key, both PEM; the key as PKCS #8, not encrypted."""
+    """A certificate and its private key, both PEM; the key is PKCS #8 and not encrypted."""
 
     certificate: str
     key: str
 
-    def __repr__(self) -> str:  # it must not reach a log by accident
+    def __repr__(self) -> str:  # the private key must not reach a log
         return "Pair(...)"
 
 
@@ -42,9 +43,9 @@ class _Loaded(NamedTuple):
 
 
 def new_ca(label: str, now: float) -> Pair:
-    """A CA of its own, for :data:`CA_DAYS`.
+    """Make a self-signed CA, valid for :data:`CA_DAYS`.
 
-    :param label: its name; at most 64 characters are used.
+    :param label: common name; at most 64 characters are used.
     :param now: seconds since the epoch.
     """
     key = ec.generate_private_key(ec.SECP256R1())
@@ -57,10 +58,11 @@ def new_ca(label: str, now: float) -> Pair:
 
 
 def new_server(ca: Pair, label: str, addresses: Sequence[str], now: float, vm: str = "") -> Pair:
-    """For an engine that answers at ``addresses`` (IPv4, IPv6, names), for :data:`LEAF_DAYS`.
+    """Make a certificate for an engine that answers at ``addresses``, valid for :data:`LEAF_DAYS`.
 
-    :param vm: uuid of the VM that it is in, for which alone the certificate is good then.
-    :raises ValueError: there is no address, or one is neither an address nor a name; or ``ca`` is unusable.
+    :param addresses: IPv4 and IPv6 addresses, and names.
+    :param vm: uuid of the engine's VM, the only VM that the certificate is accepted for; "": any.
+    :raises ValueError: when there is no address, one is neither an IP address nor a name, or ``ca`` is unusable.
     """
     if not addresses:
         raise ValueError("a server's certificate needs an address")
@@ -71,17 +73,18 @@ def new_server(ca: Pair, label: str, addresses: Sequence[str], now: float, vm: s
 
 
 def new_client(ca: Pair, label: str, now: float, days: int = LEAF_DAYS) -> Pair:
-    """For ourselves.
+    """Make the certificate that hosts present to engines.
 
-    :raises ValueError: ``ca`` is unusable.
+    :raises ValueError: when ``ca`` is unusable.
     """
     return _leaf(ca, label, ExtendedKeyUsageOID.CLIENT_AUTH, now, None, days)
 
 
 def signer(certificates: str, key: str) -> Pair:
-    """The certificate that this key belongs to, of several (PEM), with it.
+    """Return the certificate that matches the key, of several, together with the key.
 
-    :raises ValueError: there is none, or the key can not sign.
+    :param certificates: PEM.
+    :raises ValueError: when none matches, or the key cannot sign.
     """
     failure = ValueError("there is no certificate")
     for certificate in each(certificates):
@@ -96,9 +99,12 @@ def signer(certificates: str, key: str) -> Pair:
 
 
 def check(ca: Pair, now: float) -> None:
-    """:raises ValueError: it can not sign, or not for long enough to be worth it."""
+    """Check that a CA can sign for at least one more day.
+
+    :raises ValueError: when it cannot.
+    """
     if validity(_load(ca).certificate)[1] - now < 86400.0:
-        raise ValueError("it has ended")
+        raise ValueError("it has expired")
 
 
 def _leaf(ca: Pair, label: str, purpose: x509.ObjectIdentifier, now: float,
@@ -153,15 +159,22 @@ def _pair(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Pai
 
 
 def _load(pair: Pair) -> _Loaded:
-    certificate = x509.load_pem_x509_certificate(pair.certificate.encode("utf-8"))
-    try:
+    """Decode a CA.
+
+    :raises ValueError: when the certificate or the key is malformed or unusable.
+    """
+    certificate = load(pair.certificate)
+    with failures.decoding("the CA's certificate"):
+        _ = certificate.subject  # decoded lazily
+        signed = _raw(certificate.public_key())
+    if "ENCRYPTED" in pair.key:
+        raise ValueError("the CA's key is encrypted")
+    with failures.decoding("the CA's key"):
         key = serialization.load_pem_private_key(pair.key.encode("utf-8"), None)
-    except TypeError as error:
-        raise ValueError("the CA's key is encrypted") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ValueError("the CA's key is not of the kind that is made here")
-    if _raw(key.public_key()) != _raw(certificate.public_key()):
-        raise ValueError("the CA's certificate and key are no pair")
+        raise ValueError("the CA's key is not an elliptic curve key")
+    if _raw(key.public_key()) != signed:
+        raise ValueError("the CA's certificate and key do not match")
     return _Loaded(certificate, key)
 
 

@@ -1,4 +1,4 @@
-"""``python -m xscontainer.cli``, for a tree that is not installed."""
+"""Run ``python -m xscontainer.cli`` in a tree that is not installed."""
 
 import sys
 

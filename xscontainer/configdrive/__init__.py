@@ -1,1 +1,1 @@
-"""A guest's config drive: from a configuration to a disk on its VM, and back."""
+"""Config drives: from a configuration to a disk on a VM, and back."""

@@ -1,26 +1,26 @@
-"""Which configuration a new VM is offered, by its template."""
+"""Choose the default configuration for a new VM by its template."""
 
 import json
 import re
 from pathlib import Path
 from typing import Iterable
 
-# Where the package installs guest-config.
-INSTALLED = Path("/usr/share/xscontainer/guest-config")
+INSTALLED = Path("/usr/share/xscontainer/guest-config")  # by the package
 TABLE = "defaults.json"
 
 
 def directory() -> Path:
-    """guest-config: of the checkout that this module stands in, else the installed one."""
+    """Return the directory guest-config: that of the checkout if this module is in one, else the installed one."""
     here = Path(__file__).resolve().parent.parent.parent / "guest-config"
     return here if (here / TABLE).is_file() else INSTALLED
 
 
 def configuration(labels: "Iterable[str]", source: Path) -> str:
-    """The default configuration for a template.
+    """Return the default configuration for a template.
 
-    :param labels: its names; the first that a line of the table means counts, the table's last line means all.
-    :param source: a directory as guest-config is.
+    :param labels: names of the template; the first one that matches a line of the table decides. The last line of the
+        table is for all others.
+    :param source: the directory guest-config.
     """
     table = json.loads((source / TABLE).read_text(encoding="utf-8"))
     for label in labels:
@@ -31,5 +31,5 @@ def configuration(labels: "Iterable[str]", source: Path) -> str:
 
 
 def _text(path: Path) -> str:
-    with open(str(path), encoding="utf-8", newline="") as stream:  # newlines as they are
+    with open(str(path), encoding="utf-8", newline="") as stream:  # do not change newlines
         return stream.read()

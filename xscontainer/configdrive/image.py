@@ -1,7 +1,7 @@
-"""What a config drive holds, as an ISO 9660 image.
+"""Make and read the ISO 9660 image of a config drive.
 
-Two layouts, because cloud-init, Ignition and coreos-cloudinit tell the kinds of drive apart by their labels, and an
-image has one label. All of them know ``config-2``.
+There are two layouts: cloud-init, Ignition and coreos-cloudinit recognise the kind of a drive by its label, and an
+image has one label. All of them accept ``config-2``.
 """
 
 import io
@@ -16,16 +16,15 @@ CONFIG_DRIVE, NO_CLOUD = "configdrive", "nocloud"
 LAYOUTS = (CONFIG_DRIVE, NO_CLOUD)
 _LABELS = {CONFIG_DRIVE: "config-2", NO_CLOUD: "cidata"}
 
-# The configuration before anything was filled in, beside the one for the guest.
+# Layout -> path of the configuration with its placeholders, which lies beside the one for the guest.
 _TEMPLATES = {CONFIG_DRIVE: "openstack/latest/user_data.template", NO_CLOUD: "user-data.template"}
 _USER_DATA = {CONFIG_DRIVE: "openstack/latest/user_data", NO_CLOUD: "user-data"}
 
-# The guest's root reads it, nobody else in there.
-_FILE_MODE = 0o100400
+_FILE_MODE = 0o100400  # only root of the guest may read the files
 
 
 class Identity(NamedTuple):
-    """Whose drive it is. What acts once for each machine remembers the uuid."""
+    """The VM that the drive is for. Programs that act once for each machine remember its uuid."""
 
     uuid: str
     hostname: str
@@ -33,28 +32,29 @@ class Identity(NamedTuple):
 
 
 def make(template: str, user_data: str, identity: Identity, layout: str = CONFIG_DRIVE) -> bytes:
-    """The image.
+    """Return the image.
 
-    :param template: kept on it, for :func:`template_in`.
+    :param template: the configuration with its placeholders, kept for :func:`template_in`.
+    :param user_data: the configuration for the guest.
     :param layout: one of LAYOUTS.
     """
     files = {_TEMPLATES[layout]: template.encode("utf-8"), _USER_DATA[layout]: user_data.encode("utf-8")}
     if layout == CONFIG_DRIVE:
-        # Without public_keys: guests would give them to an account with all rights. The configuration
-        # says who may log in.
+        # Without public_keys: guests would give them to an account with all rights. Only the configuration
+        # decides who may log in.
         files["openstack/latest/meta_data.json"] = _json({
             "uuid": identity.uuid, "hostname": identity.hostname, "name": identity.name,
             "launch_index": 0, "public_keys": {}})
     else:
-        # JSON is YAML as well.
+        # JSON is valid YAML.
         files["meta-data"] = _json({"instance-id": identity.uuid, "local-hostname": identity.hostname})
     return write(files, _LABELS[layout])
 
 
 def template_in(image: bytes) -> str:
-    """The configuration that an image was made from; of drives that do not tell, what the guest gets.
+    """Return the configuration with its placeholders; of foreign drives the one for the guest.
 
-    :raises ValueError: it is no config drive.
+    :raises ValueError: when the image is not a config drive.
     """
     for paths in (_TEMPLATES, _USER_DATA):
         for path in paths.values():
@@ -69,9 +69,9 @@ def _json(content: "Mapping[str, object]") -> bytes:
 
 
 def write(files: "Mapping[str, bytes]", label: str) -> bytes:
-    """An ISO 9660 image whose names are kept by both extensions, Rock Ridge and Joliet.
+    """Return an ISO 9660 image with the extensions Rock Ridge and Joliet, which both keep the names.
 
-    :param files: path (relative, of words that stay distinct in upper case) -> content.
+    :param files: relative path -> content; paths must be distinct in upper case.
     :param label: up to 16 characters.
     """
     iso = pycdlib.PyCdlib()
@@ -98,6 +98,6 @@ def _add_directory(iso: pycdlib.PyCdlib, path: str, made: "Set[str]") -> None:
 
 
 def _plain(path: str, ending: str = "") -> str:
-    """A path in the letters that ISO 9660 itself knows."""
+    """Return the path in the letters that ISO 9660 itself allows."""
     plain = "/" + path.upper().replace("-", "_")
     return plain + (ending.lstrip(".") if "." in plain.split("/")[-1] else ending)

@@ -1,7 +1,6 @@
-"""One file out of an ISO 9660 image that anybody may have made.
+"""Read one file from an ISO 9660 image that anybody may have made.
 
-Reading follows one path down and looks at each byte at most once on the way, so no image, however
-malformed, costs more than its own size.
+The reader follows one path and reads each byte at most once, so even a malformed image costs no more than its size.
 """
 
 import struct
@@ -10,7 +9,7 @@ from typing import Dict, Iterator, NamedTuple, Optional, Tuple
 SECTOR = 2048
 FIRST_DESCRIPTOR = 16
 MOST_DESCRIPTORS = 32
-LARGEST_FILE = 1048576  # as much as a configuration may take that was filled in
+LARGEST_FILE = 1048576  # bytes; a configuration with its values filled in may be so large
 LARGEST_DIRECTORY = 1048576
 
 _PRIMARY, _SUPPLEMENTARY, _TERMINATOR = 1, 2, 255
@@ -30,11 +29,12 @@ class _Entry(NamedTuple):
 
 
 def file_in(image: bytes, path: str) -> "Optional[bytes]":
-    """A file's content, by its path without a leading slash; None if there is none of that name.
+    """Return a file's content; None if the image has no such file.
 
-    Names are those of Joliet, Rock Ridge or ISO 9660 itself, whichever the image has; letter case does not count.
+    Names are those of Joliet, Rock Ridge or ISO 9660 itself, in this order of preference. Letter case does not count.
 
-    :raises ValueError: the image is no ISO 9660 file system, or it is damaged.
+    :param path: without a leading slash.
+    :raises ValueError: when the image is not an ISO 9660 file system, or is damaged.
     """
     try:
         return _file_in(image, path)
@@ -58,7 +58,7 @@ def _file_in(image: bytes, path: str) -> "Optional[bytes]":
 
 
 def _root(image: bytes) -> "Tuple[_Extent, bool]":
-    """The root directory, and whether its names are Joliet's."""
+    """Return the root directory, and True if its names are Joliet's."""
     roots: Dict[bool, _Extent] = {}
     for number in range(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + MOST_DESCRIPTORS):
         descriptor = image[number * SECTOR:(number + 1) * SECTOR]
@@ -91,13 +91,13 @@ def _entries(image: bytes, directory: _Extent, joliet: bool) -> "Iterator[_Entry
     at = 0
     while at < len(content):
         length = content[at]
-        if length == 0:  # a record does not cross a sector's end
+        if length == 0:  # records do not cross the end of a sector
             at = (at // SECTOR + 1) * SECTOR
             continue
         record = content[at:at + length]
         at += length
         bare = record[33:33 + record[32]]
-        if bare not in (b"\0", b"\1"):  # the directory itself and the one above
+        if bare not in (b"\0", b"\1"):  # the directory itself and its parent
             yield _Entry(_name(record, bare, joliet), _extent(record))
 
 
@@ -110,7 +110,7 @@ def _name(record: bytes, bare: bytes, joliet: bool) -> str:
 
 
 def _rock_ridge(fields: bytes) -> str:
-    """The name in the system use fields of a directory record, "" if there is none."""
+    """Return the name in the system use fields of a directory record, "" if there is none."""
     at, name = 0, b""
     while at + 4 <= len(fields) and fields[at + 2] >= 4:
         if fields[at:at + 2] == b"NM":

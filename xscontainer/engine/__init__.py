@@ -1,31 +1,34 @@
-"""The engine door: a standing way into a VM, and the container engine's API on it.
+"""The door to engines: an open connection to a guest, and the container engine's API over it. It knows no XAPI.
 
 ::
 
-    ssh.connect(target, key, settings)  ->  connection.Connection  ->  api.Engine
-      dial       one TCP connection of several candidates
-      hostkeys   pins and how they are compared
-      transport  paramiko's transport with streamlocal channels and bounds
-      packets      its wire: keepalive, dead peer, largest packet
-      doubt      whether a guest that may have moved is still there
-      sockets    where the engine's socket may be
-      tunnel     a byte stream to the engine's socket, or why there is none
-      channel      that stream: deadlines, a budget of bytes
-    tls.connect(target, credentials, settings)  ->  connection.Connection, without SSH
-      certs      contexts and what is wrong with certificates
-      tlsstream  one TLS connection as a stream
-    on either
-      exchange   HTTP on such a stream; adapter carries requests (and so docker's client) over it
-      share      what large answers of all guests may take together
-      api        the verbs; events the stream of what happens
-      failures   every library's exceptions -> those of xscontainer.errors
+    ssh.connection.connect(target, key, settings) or tls.connection.connect(target, credentials, settings)
+        -> connection.Connection -> api.Engine
 
-Nothing in here knows XAPI.
+    ssh/  transport, packetizer, channel   paramiko's transport with limits and keepalives; channels as streams
+          banner, algorithms, hostkeys, keypair, authentication, login   who answers, and how we log in
+          liveness      whether a guest that may have moved still answers
+          sessions      how many commands the guest's sshd runs at once
+          commands, shell   scripts in the guest that work with any login shell
+          vm_uuid       the uuid that the guest reports for its own VM
+          install_key, authorized_keys   the pool's key in the guest
+          discovery, bridge, stand_in, socket_check   where the engine's socket is, and a stream to it
+    tls/  connection, handshake, certs, stream   each stream is a TLS connection of its own
+    here  dial, address_fallback, reachability   one TCP connection of several candidates; a test without a login
+          connection    what SSH and TLS connections have in common
+          http, lines   HTTP over a stream: one answer, or an endless one
+          adapter, docker_client   the requests and docker libraries over a connection
+          calls, api_version   clients, deadlines, API version and errors of each call
+          api, lists, containers, events   the engine's verbs, and the stream of its events
+          listing       the list of containers, entry by entry as it arrives
+          container_lookup   which container an id, the beginning of an id or a name means
+          probe         each step of connecting to an engine, for diagnose
+          failures      the exceptions of libraries -> those of xscontainer.errors
 """
 
 import warnings
 
-# cryptography warns on import that CPython 3.6 is old; dom0 knows, and it would be said in every log.
+# On import cryptography warns that CPython 3.6 is old. The warning would be in every log of dom0.
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="Python 3.6 is no longer supported")
     import paramiko  # noqa: F401

@@ -1,7 +1,7 @@
-"""Every exception of the libraries in this room, and what it means in the words of xscontainer.errors.
+"""Translate the exceptions of the libraries in this room into those of xscontainer.errors.
 
-The tables name each class by itself, also where a base class would do: a test compares them with what
-the installed release defines, so that a new exception is judged by a person before it is met.
+The tables name each class, even where a base class would do: a test compares them with the exceptions of the installed
+release, so that a person decides about each new exception before it occurs.
 """
 
 import re
@@ -10,7 +10,7 @@ from typing import Dict, Iterator, Optional, Type
 
 from xscontainer import errors
 from xscontainer.errors import XSContainerError
-from xscontainer.harmless import clean_text
+from xscontainer.sanitize import line
 
 MOST_WORDS = 300
 
@@ -36,7 +36,7 @@ PARAMIKO: _Table = {
     "paramiko.ConfigParseError": errors.TransportLost,
 }
 
-# What the socket module and paramiko's own use of it raise.
+# Exceptions of the socket module, also by way of paramiko.
 SOCKET: _Table = {
     "socket.timeout": errors.EngineTimeout,
     "builtins.TimeoutError": errors.EngineTimeout,
@@ -44,6 +44,21 @@ SOCKET: _Table = {
     "socket.herror": errors.GuestUnreachable,
     "builtins.EOFError": errors.TransportLost,
     "builtins.OSError": errors.TransportLost,
+}
+
+# Exceptions of a TLS handshake.
+TLS: _Table = {
+    "ssl.SSLError": errors.TLSProtocol,
+    # The peer closed the connection. CPython raises one of these three, depending on its version and OpenSSL's.
+    "ssl.SSLZeroReturnError": errors.GuestSilent,
+    "ssl.SSLEOFError": errors.GuestSilent,
+    "ssl.SSLSyscallError": errors.GuestSilent,
+    # The timeout has passed.
+    "ssl.SSLWantReadError": errors.GuestSilent,
+    "ssl.SSLWantWriteError": errors.GuestSilent,
+    # One class since CPython 3.7.
+    "ssl.CertificateError": errors.TLSCertificateInvalid,
+    "ssl.SSLCertVerificationError": errors.TLSCertificateInvalid,
 }
 
 HTTP: _Table = {
@@ -110,8 +125,8 @@ DOCKER: _Table = {
     "docker.ContextNotFound": errors.ArgumentError,
 }
 
-# What code that reads an answer stumbles on when the answer is not what it should be.
-STUMBLES: _Table = {
+# Exceptions of code that reads an answer of an unexpected form.
+UNEXPECTED_FORM: _Table = {
     "builtins.ValueError": errors.EngineGarbage,
     "builtins.TypeError": errors.EngineGarbage,
     "builtins.LookupError": errors.EngineGarbage,
@@ -120,12 +135,24 @@ STUMBLES: _Table = {
     "builtins.MemoryError": errors.EngineTooMuch,
 }
 
+# Exceptions of the cryptography library for a certificate or key that it cannot read or use: its own, and those of the
+# decoding code. A panic of its Rust code is a BaseException, not an Exception.
+CRYPTOGRAPHY: _Table = {name: errors.TLSCredentialsInvalid for name in (
+    "cryptography.AlreadyFinalized", "cryptography.AlreadyUpdated", "cryptography.NotYetFinalized",
+    "cryptography.InvalidTag", "cryptography.InvalidSignature", "cryptography.InternalError", "cryptography.InvalidKey",
+    "cryptography.UnsupportedAlgorithm", "cryptography.AttributeNotFound", "cryptography.DuplicateExtension",
+    "cryptography.ExtensionNotFound", "cryptography.UnsupportedGeneralNameType", "cryptography.InvalidVersion",
+    "cryptography.InterfaceNotImplemented", "cryptography.VerificationError", "cryptography.InvalidToken",
+    "cryptography.InvalidUnwrap",
+    "pyo3_runtime.PanicException", "builtins.ValueError", "builtins.TypeError", "builtins.LookupError",
+    "builtins.AttributeError", "builtins.ArithmeticError", "builtins.RecursionError")}
+
 SSH_SIDE: _Table = {**PARAMIKO, **SOCKET}
-API_SIDE: _Table = {**SSH_SIDE, **HTTP, **REQUESTS, **DOCKER, **STUMBLES}
+API_SIDE: _Table = {**SSH_SIDE, **HTTP, **REQUESTS, **DOCKER, **UNEXPECTED_FORM}
 
 
 def meaning(error: BaseException, table: _Table) -> Optional[Type[XSContainerError]]:
-    """Our class for ``error`` by the nearest of its classes that ``table`` names; None if it names none."""
+    """Return our class for ``error``: that of the nearest base class in ``table``; None if there is none."""
     for kind in type(error).__mro__:
         found = table.get(f"{kind.__module__.split('.')[0]}.{kind.__name__}")
         if found is not None:
@@ -134,25 +161,42 @@ def meaning(error: BaseException, table: _Table) -> Optional[Type[XSContainerErr
 
 
 @contextmanager
-def translating(doing: str, table: _Table) -> Iterator[None]:
-    """Raise what ``table`` knows as ours: "<doing> failed: <the library's words>"; let all else pass."""
+def translating(operation: str, table: _Table) -> Iterator[None]:
+    """Translate exceptions in ``table`` to "<operation> failed: <the library's message>". Others pass unchanged."""
     try:
         yield
     except XSContainerError:
         raise
     except Exception as error:
+        short = errors.shortage(error)
+        if short is not None:
+            raise short from error
         ours = meaning(error, table)
         if ours is None:
             raise
-        raise ours(f"{doing} failed: {words(error)}.") from error
+        raise ours(f"{operation} failed: {words(errors.cause(error))}.") from error
+
+
+@contextmanager
+def decoding(what: str) -> Iterator[None]:
+    """Translate exceptions in CRYPTOGRAPHY to ``ValueError("<what> is malformed")``. Others pass unchanged.
+
+    The library's message is left out, because it may quote a secret.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if meaning(error, CRYPTOGRAPHY) is None:
+            raise
+        raise ValueError(f"{what} is malformed") from error
 
 
 def words(value: object) -> str:
-    """An error, or a guest's own words, fit for a message: bounded, on one line, printable."""
+    """Return an error, or text from a guest, fit for a message: limited, on one line, printable."""
     if isinstance(value, bytes):
         value = value[:4 * MOST_WORDS].decode("utf-8", "replace")
-    text = " ".join(clean_text(str(value), MOST_WORDS).split()).rstrip(".")
-    return text or type(value).__name__
+    text = line(value, MOST_WORDS).rstrip(".")
+    return text or "no message"
 
 
 _VERSION_MISMATCH = re.compile(r"client (version|is too|API version)|client is newer|API version", re.IGNORECASE)
@@ -164,17 +208,18 @@ _CONFLICT = re.compile(r"is (not paused|already paused|not running|paused|restar
                        re.IGNORECASE)
 
 
-def refusal(status: int, explanation: object, doing: str, container: Optional[str] = None) -> XSContainerError:
-    """Our error for an HTTP ``status`` of 400 or more.
+def refusal(status: int, explanation: object, operation: str, container: Optional[str] = None) -> XSContainerError:
+    """Return our error for an HTTP ``status`` of 400 or more.
 
-    :param explanation: the engine's own words: text or bytes, if it keeps to the API.
-    :param container: the container the request was about.
+    :param explanation: the engine's message: text or bytes, if it conforms to the API.
+    :param operation: begins the message, as "Starting the container".
+    :param container: the container that the request was about.
     """
-    said = words(explanation) if explanation else f"HTTP status {status}"
+    reason = words(explanation) if explanation else f"HTTP status {status}"
     if status == 404 and container is not None:
-        return errors.ContainerNotFound(f"The engine knows no container {container}.")
-    if status == 409 or (status == 500 and container is not None and _CONFLICT.search(said)):
-        return errors.ContainerConflict(f"{doing} failed: {said}.")
-    if status == 400 and _VERSION_MISMATCH.search(said):
-        return errors.EngineTooOld(f"{doing} failed: {said}.")
-    return errors.EngineRefused(f"{doing} failed: {said}.")
+        return errors.ContainerNotFound(f"The engine has no container {container}.")
+    if status == 409 or (status == 500 and container is not None and _CONFLICT.search(reason)):
+        return errors.ContainerConflict(f"{operation} failed: {reason}.")
+    if status == 400 and _VERSION_MISMATCH.search(reason):
+        return errors.EngineTooOld(f"{operation} failed: {reason}.")
+    return errors.EngineRefused(f"{operation} failed: {reason}.")

@@ -4,8 +4,8 @@ import os
 import shlex
 import sys
 
-PLUGIN = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))),
-                      "xapi-plugins", "xscontainer")
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+PLUGIN = os.path.join(ROOT, "xapi-plugins", "xscontainer")
 
 
 def install_plugin(plugin_dir: str, conf_path: str, python: str = sys.executable, name: str = "xscontainer") -> str:

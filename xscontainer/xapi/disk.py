@@ -1,14 +1,14 @@
-"""Disks (VDIs) and drives (VBDs): make, fill, attach, detach, destroy.
+"""Create, attach, detach and destroy disks (VDIs) and drives (VBDs).
 
-Content goes by :func:`upload` and :func:`download`, which say more in xapi.transfer.
+Their content is transferred by :func:`upload` and :func:`download` of xapi.transfer.
 """
 
 import contextlib
 import time
 from typing import Dict, List, Mapping, NamedTuple
 
+from xscontainer.core.vm_record import NULL_REF
 from xscontainer.errors import DriveBusy, DriveMissing, ObjectGone, XapiError, XapiUnavailable
-from xscontainer.vmrecord import NULL_REF
 from xscontainer.xapi import longcall
 from xscontainer.xapi.session import Session
 from xscontainer.xapi.transfer import download, upload
@@ -16,21 +16,21 @@ from xscontainer.xapi.transfer import download, upload
 __all__ = ["Drive", "attach", "cd_drive", "create", "destroy", "detach", "disc_in", "download", "drives", "eject",
            "free_device", "insert", "plug", "settled_drives", "upload"]
 
-# s after which a disk that nobody has attached must be free.
+# s within which a disk that is attached nowhere must become free.
 RELEASED_WITHIN = 5.0
 
-# s that a repository may take to make a disk, a host to give it to a guest, and a guest to let go of it.
+# s for a repository to create a disk, for a host to plug it into a guest, and for a guest to release it.
 MADE_WITHIN, PLUGGED_WITHIN, LET_GO_WITHIN = 120.0, 60.0, 60.0
 
-# s that an operation on a drive may go on after whoever began it stopped waiting.
+# s that an operation on a drive may continue after its caller stopped waiting.
 SETTLED_WITHIN = 60.0
 
-# XAPI plugs no disk for reading alone into a guest whose hardware is emulated. It has one that is there at its start.
+# XAPI does not plug a read-only disk into a running HVM guest. The guest sees the disk after its next start.
 _NO_READ_ONLY = "DISK_VBD_MUST_BE_READWRITE_FOR_HVM"
 _HELD = ("DEVICE_DETACH_REJECTED", "DEVICE_DETACH_TIMEOUT")
 
-# Devices that a disk of ours does not take while there are others: guests boot from the first, and
-# XenCenter and Xen Orchestra give the fourth to the CD drive.
+# Positions that our disks leave free: guests boot from the first, and XenCenter and Xen Orchestra use the fourth for
+# the CD drive.
 _LEFT_FREE = ("0", "3")
 
 
@@ -48,7 +48,10 @@ class Drive(NamedTuple):
 
 def create(session: Session, sr_ref: str, size: int, name: str, description: str = "",
            other_config: "Mapping[str, str]" = {}) -> str:  # noqa: B006 - it is copied
-    """A new disk's ref. :param size: bytes; the repository rounds up."""
+    """Create a disk and return its ref.
+
+    :param size: bytes; the repository rounds up.
+    """
     return longcall.run(session, "VDI.create", {
         "name_label": name, "name_description": description, "SR": sr_ref, "virtual_size": str(size), "type": "user",
         "sharable": False, "read_only": False, "other_config": dict(other_config), "xenstore_data": {}, "sm_config": {},
@@ -56,7 +59,7 @@ def create(session: Session, sr_ref: str, size: int, name: str, description: str
 
 
 def destroy(session: Session, vdi_ref: str) -> None:
-    """No error if it is gone already. Waits a moment for a transfer that was broken off to end."""
+    """Destroy a disk; no error if it does not exist. Waits a moment for an interrupted transfer to end."""
     deadline = time.monotonic() + RELEASED_WITHIN
     while True:
         try:
@@ -72,7 +75,7 @@ def destroy(session: Session, vdi_ref: str) -> None:
 
 
 def drives(session: Session, vm_ref: str) -> "List[Drive]":
-    """The drives of a VM, by position."""
+    """Return the drives of a VM, by position."""
     found = []
     for ref in session.xenapi.VM.get_VBDs(vm_ref):
         with contextlib.suppress(ObjectGone):
@@ -83,9 +86,9 @@ def drives(session: Session, vm_ref: str) -> "List[Drive]":
 
 
 def settled_drives(session: Session, vm_ref: str) -> "List[Drive]":
-    """The same once nothing is under way with any of them, which a call that was given up may have left.
+    """Return the drives once no operation on them is running; an abandoned call may have left one.
 
-    Waits for that within SETTLED_WITHIN; then they are given as they are.
+    After SETTLED_WITHIN seconds the drives are returned as they are.
     """
     deadline = time.monotonic() + SETTLED_WITHIN
     for ref in session.xenapi.VM.get_VBDs(vm_ref):
@@ -96,18 +99,18 @@ def settled_drives(session: Session, vm_ref: str) -> "List[Drive]":
 
 
 def free_device(session: Session, vm_ref: str) -> str:
-    """A position for one more disk, "" if there is none but those for others."""
+    """Return a free position for a disk, "" if there is none."""
     allowed = session.xenapi.VM.get_allowed_VBD_devices(vm_ref)
     return next((device for device in allowed if device not in _LEFT_FREE), "")
 
 
 def attach(session: Session, vm_ref: str, vdi_ref: str, device: str, read_only: bool, running: bool,
            other_config: "Mapping[str, str]" = {}) -> str:  # noqa: B006 - it is copied
-    """Give a VM a disk; returns the drive.
+    """Attach a disk to a VM and return the drive's ref.
 
     :param device: position; "": any.
-    :param running: the guest is to see it as :func:`plug` says.
-    :raises XapiError: nothing of it is left then.
+    :param running: also plug it into the guest, see :func:`plug`.
+    :raises XapiError: it failed, and the drive was removed again.
     """
     ref = str(session.xenapi.VBD.create({
         "VM": vm_ref, "VDI": vdi_ref, "userdevice": device or "autodetect", "bootable": False,
@@ -124,7 +127,7 @@ def attach(session: Session, vm_ref: str, vdi_ref: str, device: str, read_only: 
 
 
 def plug(session: Session, vbd_ref: str) -> bool:
-    """Give a disk that a running VM has to its guest. False: XAPI does so only when the VM starts next."""
+    """Plug a drive into the running guest. Return False if XAPI does so only at the VM's next start."""
     try:
         _plug(session, vbd_ref)
     except XapiError as error:
@@ -139,9 +142,9 @@ def _plug(session: Session, vbd_ref: str) -> None:
 
 
 def detach(session: Session, drive: Drive) -> None:
-    """Take a drive from its VM, and from its guest if it is running. The disk stays.
+    """Unplug a drive from the guest, if it is running, and remove the drive from the VM. The disk stays.
 
-    :raises DriveBusy: the guest does not let go; the drive stays.
+    :raises DriveBusy: the guest does not release the disk; the drive stays.
     """
     try:
         if drive.attached:
@@ -160,7 +163,7 @@ def _unplug(session: Session, vbd_ref: str) -> None:
         if error.details[:1] == ["DEVICE_ALREADY_DETACHED"]:
             return
         if called_off or error.details[:1] and error.details[0] in _HELD:
-            raise DriveBusy("The guest does not let go of the disk.",
+            raise DriveBusy("The guest does not release the disk.",
                             "Unmount it in the guest, or shut the VM down.") from error
         raise
 
@@ -169,9 +172,9 @@ def _unplug(session: Session, vbd_ref: str) -> None:
 
 
 def cd_drive(session: Session, vm_ref: str, running: bool) -> Drive:
-    """The CD drive of a VM, which is given one if it has none.
+    """Return the CD drive of a VM; add one if it has none.
 
-    :raises DriveMissing: it has none, and takes none while it is running.
+    :raises DriveMissing: the VM has none, and none can be added while the VM runs.
     """
     found = next((drive for drive in drives(session, vm_ref) if drive.kind == "CD"), None)
     if found is not None:
@@ -187,32 +190,32 @@ def cd_drive(session: Session, vm_ref: str, running: bool) -> Drive:
     except XapiError as error:
         with contextlib.suppress(XapiError):
             session.xenapi.VBD.destroy(ref)
-        raise DriveMissing("The VM has no CD drive, and takes none while it is running.") from error
+        raise DriveMissing("The VM has no CD drive, and none can be added while the VM runs.") from error
     return next(drive for drive in drives(session, vm_ref) if drive.ref == ref)
 
 
 def insert(session: Session, drive: Drive, vdi_ref: str) -> None:
-    """Put a disc into an empty CD drive.
+    """Insert a disc into an empty CD drive.
 
-    :raises DriveBusy: there is one in it.
+    :raises DriveBusy: the drive is not empty.
     """
     try:
         session.xenapi.VBD.insert(drive.ref, vdi_ref)
     except XapiError as error:
         if error.details[:1] == ["VBD_NOT_EMPTY"]:
-            raise DriveBusy("There is a disc in the VM's CD drive.", "Eject it and repeat the call.") from error
+            raise DriveBusy("Another disc is in the VM's CD drive.", "Eject it and repeat the call.") from error
         raise
 
 
 def disc_in(session: Session, drive: Drive) -> str:
-    """The disc (VDI) in a CD drive now, NULL_REF if it is empty: a guest may have ejected it."""
+    """Return the disc (VDI) that is in a CD drive now, NULL_REF if it is empty: the guest may have ejected it."""
     return str(session.xenapi.VBD.get_VDI(drive.ref))
 
 
 def eject(session: Session, drive: Drive) -> None:
-    """No error if the drive is empty.
+    """Eject the disc from a CD drive; no error if the drive is empty.
 
-    :raises DriveBusy: the guest has locked it.
+    :raises DriveBusy: the guest has locked the drive.
     """
     try:
         session.xenapi.VBD.eject(drive.ref)

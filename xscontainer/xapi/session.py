@@ -1,224 +1,213 @@
-"""Logged-in XAPI sessions over the host's local socket, with deadlines.
+"""Logged-in XAPI sessions with deadlines, over the host's local socket or from another machine.
 
-XenAPI (dom0's own, or PyPI's) gives the session object and its call syntax.
-Two of its habits do not fit a daemon and are replaced by overriding its one
-request method:
+Calls are written as with the library XenAPI: ``session.xenapi.VM.get_record(ref)``. Two habits of that library do not
+suit a daemon: it waits without a limit, and it logs in again by itself and goes on with the refs and tokens of the old
+login. On a member every call is forwarded to the coordinator and blocks while that host is down.
 
-* it waits for ever; on a member every call is forwarded to the coordinator,
-  and blocks while that is down;
-* it logs in again by itself and goes on with refs and tokens of the old login.
-
-The calls travel as JSON-RPC, which xapi serves beside XML-RPC: a container
-list is mostly markup, which XML-RPC escapes to twice its size, and decoding a
-VM record from JSON costs a tenth of the CPU.
+The calls travel as JSON-RPC (xapi.jsonrpc), which xapi serves beside XML-RPC. A container list is mostly markup, which
+XML-RPC escapes to twice its size. Decoding a VM record from JSON costs a tenth of the CPU.
 """
 
 import contextlib
 import http.client
-import json
 import re
 import select
 import socket
 import threading
-from typing import Any, Callable, Iterator, List, Tuple, TypeVar
+from typing import Any, Callable, Iterator, List, Optional, Tuple, Type, TypeVar, Union
 
-import XenAPI  # type: ignore[import-untyped, import-not-found, unused-ignore]
-
-from xscontainer.errors import ObjectGone, XapiError, XapiSessionLost, XapiUnavailable
+from xscontainer.core import current_call
+from xscontainer.errors import XapiError, XapiSessionLost, XapiUnavailable, cause
+from xscontainer.xapi import jsonrpc
+from xscontainer.xapi.endpoint import Endpoint, LocalSocket
+from xscontainer.xapi.pipeline import send_all
 
 API_VERSION = "1.0"
 
-# xapi answers HTTP 500 to a larger body, without a word about why. (xapi: Http_svr)
-MOST_BODY_BYTES = 307200
-
-_BY_CODE = {
-    "SESSION_INVALID": XapiSessionLost,
-    "HANDLE_INVALID": ObjectGone,
-    "UUID_INVALID": ObjectGone,
-    "HOST_STILL_BOOTING": XapiUnavailable,
-    "HOST_HAS_NO_MANAGEMENT_IP": XapiUnavailable,
-    "HOST_OFFLINE": XapiUnavailable,
-    "HOST_IS_SLAVE": XapiUnavailable,
-    "CANNOT_CONTACT_HOST": XapiUnavailable,
-}
-
-# Sent again when a connection breaks between request and answer: heard twice they do what they do once. Nothing
-# else is, no task in particular: the first one may be under way.
+# Idempotent methods: they are sent again when the connection breaks between request and answer. No other method is:
+# the first request may still be running, as a task for example.
 _REPEATABLE = re.compile(r"(\w+\.(get|set|add_to|remove_from)_\w+|event\.from)\Z")
 
+_REF = re.compile(r"[A-Za-z0-9:_-]{1,200}\Z")
+
 Result = TypeVar("Result")
+Own = TypeVar("Own", bound="Session")
 
 
-class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self.path = path
+class Methods:
+    """XAPI's methods as attributes: ``methods.VM.start(...)`` sends "VM.start"."""
 
-    def connect(self) -> None:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.settimeout(self.timeout)
-            sock.connect(self.path)
-        except OSError:
-            sock.close()
-            raise
-        self.sock = sock
+    def __init__(self, send: "Callable[[str, Tuple[Any, ...]], Any]", name: str = "") -> None:
+        self._send = send
+        self._name = name
 
+    def __getattr__(self, name: str) -> "Methods":
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Methods(self._send, f"{self._name}.{name}" if self._name else name)
 
-def failure(details: "List[str]", method: str) -> XapiError:
-    """The exception for an ErrorDescription of XAPI."""
-    code, parameters = details[0], [str(detail) for detail in details[1:]]
-    text = f"XAPI refused {method}: {code}"
-    if parameters:
-        text += f" ({', '.join(parameters)})"
-    return _BY_CODE.get(code, XapiError)(f"{text}.", details=[code] + parameters)
+    def __call__(self, *params: Any) -> Any:
+        return self._send(self._name, params)
 
 
-class Session(XenAPI.Session):
-    """One login and one HTTP connection; for one thread at a time.
+class Session:
+    """One login and one HTTP connection, for one thread at a time.
 
-    ``session.xenapi.VM.get_record(ref)`` and the like, as with XenAPI itself.
-    Every call raises only :class:`xscontainer.errors.XapiError` and its subclasses.
+    Calls raise only :class:`xscontainer.errors.XapiError` and its subclasses.
 
-    :param socket_path: xapi's Unix socket.
-    :param timeout: seconds to wait for an answer; :meth:`patient` changes it for a while.
+    :ivar endpoint: where XAPI listens.
+    :ivar timeout: seconds that XAPI may be silent during a call; :meth:`patient` changes it for a block.
+    :ivar ref: XAPI's name for the login. It is as good as a password.
     """
 
-    def __init__(self, socket_path: str, timeout: float) -> None:
-        super().__init__("http://localhost/")
-        self._http = UnixConnection(socket_path, timeout)
-        self._timeout = timeout
+    def __init__(self, endpoint: Endpoint, timeout: float) -> None:
+        self.endpoint = endpoint
+        self.timeout = timeout
+        self.ref = ""
+        self._sock: Optional[socket.socket] = None
         self._serial = 0
         self._interrupted = False
 
     @classmethod
-    def login(cls, socket_path: str, originator: str, timeout: float, login_timeout: float) -> "Session":
-        """Log in as this host's local superuser: on its own socket xapi asks for no password."""
-        session = cls(socket_path, login_timeout)
+    def login(cls: "Type[Own]", where: "Union[str, Endpoint]", originator: str, timeout: float, login_timeout: float,
+              user: str = "root", password: str = "") -> "Own":
+        """Log in, by default as the local superuser: on its Unix socket xapi asks for no password.
+
+        :param where: path of that socket, or another endpoint.
+        :raises XapiError: XAPI refuses the login, or does not answer.
+        """
+        session = cls(LocalSocket(where) if isinstance(where, str) else where, login_timeout)
         try:
-            session._session = session.call(
-                "session.login_with_password", ("root", "", API_VERSION, originator))
-        except XapiError:
+            ref = session.call("session.login_with_password", (user, password, API_VERSION, originator))
+            if not isinstance(ref, str) or not _REF.match(ref):  # it becomes a line of an HTTP request
+                raise XapiUnavailable(f"XAPI at {session.endpoint.name} answered the login with no session.")
+            session.ref = ref
+        except BaseException:
             session.close()
             raise
-        session.set_timeout(timeout)
+        session.timeout = timeout
         return session
-
-    def set_timeout(self, timeout: float) -> None:
-        """Seconds that XAPI may be silent during a call, from the next one on."""
-        self._timeout = self._http.timeout = timeout
-        if self._http.sock is not None:
-            self._http.sock.settimeout(timeout)
 
     @contextlib.contextmanager
     def patient(self, timeout: float) -> "Iterator[None]":
-        """Another timeout for some calls, seconds."""
-        usual = self._timeout
-        self.set_timeout(timeout)
+        """Use another timeout for the calls in the block, seconds."""
+        usual, self.timeout = self.timeout, timeout
         try:
             yield
         finally:
-            self.set_timeout(usual)
+            self.timeout = usual
+
+    @property
+    def xenapi(self) -> Methods:
+        """XAPI's methods, as in ``session.xenapi.VM.get_record(ref)``."""
+        return Methods(self.xenapi_request)
 
     def xenapi_request(self, methodname: str, params: "Tuple[Any, ...]") -> Any:
-        return self.call(methodname, (self._session,) + tuple(params))
+        return self.call(methodname, (self.ref,) + tuple(params))
 
     def call(self, method: str, params: "Tuple[Any, ...]") -> Any:
-        """One request; ``params`` include the session. See the module's text for why not XenAPI's own."""
+        """Send one request and return its result; ``params`` include the session."""
         self._serial += 1
-        body = json.dumps(
-            {"jsonrpc": "2.0", "method": method, "params": params, "id": self._serial},
-            ensure_ascii=False, separators=(",", ":"),
-        ).encode("utf-8", "replace")
-        if len(body) > MOST_BODY_BYTES:
-            raise XapiError(f"A call of {method} takes {len(body)} bytes; XAPI accepts {MOST_BODY_BYTES}.",
-                            details=["REQUEST_TOO_LARGE", method, str(len(body))])
-        try:
-            status, answer = self._exchange(method, body)
-        except (OSError, http.client.HTTPException) as exc:
-            self._http.close()
-            reason = "it was called off" if self._interrupted else str(exc) or type(exc).__name__
-            raise XapiUnavailable(f"XAPI at {self._http.path} did not answer {method}: {reason}.") from exc
-        except BaseException:
-            self._http.close()  # a signal: the answer that is on its way is not that of the next call
-            raise
-        return self._decode(method, status, answer)
+        (status, answer), = self._exchange(method, [jsonrpc.encode(method, params, self._serial)])
+        return jsonrpc.decode(method, status, answer)
 
-    def _exchange(self, method: str, body: bytes) -> "Tuple[int, bytes]":
-        if self._http.sock is not None and _ended(self._http.sock):
-            self._http.close()  # xapi was restarted, or tired of an idle connection: no failure yet
-        reused = self._http.sock is not None
+    def together(self, *calls: "Tuple[str, Tuple[Any, ...]]") -> "List[Any]":
+        """Send several requests back to back; XAPI serves them one after the other, in this order.
+
+        :param calls: idempotent methods, each with its parameters except the session.
+        :returns: for each call its result, or the XapiError with which XAPI refused it.
+        :raises XapiUnavailable: it is unknown which calls were served. XapiError: one is too large; none was sent.
+        """
+        bodies = [jsonrpc.encode(method, (self.ref,) + params, self._serial + 1 + number)
+                  for number, (method, params) in enumerate(calls)]
+        self._serial += len(calls)
+        found: List[Any] = []
+        for (method, _), (status, answer) in zip(calls, self._exchange(calls[0][0], bodies)):
+            try:
+                found.append(jsonrpc.decode(method, status, answer))
+            except (XapiSessionLost, XapiUnavailable):
+                raise
+            except XapiError as error:
+                found.append(error)
+        return found
+
+    def _exchange(self, method: str, bodies: "List[bytes]") -> "List[Tuple[int, bytes]]":
         try:
-            return self._send(body)
+            return self._exchange_again(method, bodies)
+        except (OSError, http.client.HTTPException) as exc:
+            self.close()
+            reason = "the call was cancelled" if self._interrupted else cause(exc)
+            raise XapiUnavailable(f"XAPI at {self.endpoint.name} did not answer {method}: {reason}.",
+                                  self.endpoint.hint) from exc
+        except BaseException:
+            self.close()  # a signal: the next call must not read the answer to this one
+            raise
+
+    def _exchange_again(self, method: str, bodies: "List[bytes]") -> "List[Tuple[int, bytes]]":
+        if self._sock is not None and _ended(self._sock):
+            self.close()  # xapi restarted, or closed the idle connection: no failure yet
+        reused = self._sock is not None
+        try:
+            return self._send(bodies)
         except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
-            # It may have ended just now.
-            self._http.close()
+            # An idle connection that xapi closed in this moment.
+            self.close()
             if self._interrupted or not reused or not _REPEATABLE.match(method):
                 raise
-            return self._send(body)
+            return self._send(bodies)
 
-    def _send(self, body: bytes) -> "Tuple[int, bytes]":
-        if self._http.sock is None:
-            self._http.connect()
-        if self._interrupted:  # after connecting: interrupt() looks for a socket after it said so
+    def _send(self, bodies: "List[bytes]") -> "List[Tuple[int, bytes]]":
+        timeout = current_call.remaining(self.timeout)
+        if self._sock is not None:
+            self._sock.settimeout(timeout)
+        else:
+            self._sock = self.endpoint.connect(timeout)
+        if self._interrupted:  # checked after connecting: interrupt() sets the flag first and then looks for a socket
             raise ConnectionAbortedError()
-        self._http.request("POST", "/jsonrpc", body, {"Content-Type": "application/json"})
-        response = self._http.getresponse()
-        return response.status, response.read()
-
-    @staticmethod
-    def _decode(method: str, status: int, answer: bytes) -> Any:
-        try:
-            decoded = json.loads(answer.decode("utf-8", "replace")) if status == 200 else None
-        except ValueError:
-            decoded = None
-        if not isinstance(decoded, dict) or not ("result" in decoded or "error" in decoded):
-            raise XapiUnavailable(f"XAPI answered {method} with HTTP status {status} and no JSON-RPC reply.")
-        error = decoded.get("error")
-        if isinstance(error, dict):
-            data = error.get("data")
-            raise failure([str(error.get("message", ""))] + (data if isinstance(data, list) else []), method)
-        if error:  # where it fails to read the request at all, xapi forgets the form of JSON-RPC 2.0
-            raise failure([str(word) for word in error] if isinstance(error, list) else [str(error)], method)
-        return decoded["result"]
+        with self.endpoint.answers(self._sock) as file:
+            answers = send_all(self._sock, file, self.endpoint.host, bodies)
+        if answers.ending:
+            self.close()
+        return answers.bodies
 
     def logout(self) -> None:
-        """Give the session back to xapi (it keeps 500 for one originator) and close; never raises."""
+        """Log out and close; never raises. xapi keeps at most 500 sessions of one originator."""
         self._interrupted = False
         with contextlib.suppress(XapiError):
-            self.set_timeout(2.0)
-            self.call("session.logout", (self._session,))
+            self.timeout = 2.0
+            self.call("session.logout", (self.ref,))
         self.close()
 
     def close(self) -> None:
-        """Close the connection only; for the thread that uses the session."""
-        self._http.close()
+        """Close the connection without logging out; for the thread that uses the session."""
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            sock.close()
 
     def interrupt(self) -> None:
-        """From another thread: end the call that waits here, and refuse all others but the logout."""
+        """End the call under way, from another thread, and refuse all later calls except the logout."""
         self._interrupted = True
-        sock = self._http.sock
+        sock = self._sock
         if sock is not None:
             with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # also of TLS: its own method drops the encryption
 
 
 def _ended(sock: socket.socket) -> bool:
-    """Whether the far side closed an idle connection (or speaks unasked, which is as bad)."""
+    """Return whether the server closed an idle connection, or sent something unasked, which is as bad."""
     waiting = select.poll()  # select() takes no descriptor above 1023
     waiting.register(sock, select.POLLIN)
     return bool(waiting.poll(0))
 
 
 class SessionPool:
-    """A bounded number of logins, lent to one thread at a time.
+    """A bounded number of logins, each leased to one thread at a time.
 
-    A pool because a monitor thread writes a few times an hour: a login of its own
-    for each of a thousand VMs would exceed what xapi keeps.
+    A monitor writes a few times an hour. A login of its own for each of a thousand VMs would exceed what xapi keeps.
 
     :param login: makes a :class:`Session`.
-    :param most: how many at once; the next borrower waits.
-    :param patience: seconds it waits at most.
+    :param most: how many sessions are leased at once; the next caller waits.
+    :param patience: seconds that a caller waits at most.
     """
 
     def __init__(self, login: "Callable[[], Session]", most: int, patience: float) -> None:
@@ -231,11 +220,13 @@ class SessionPool:
 
     @contextlib.contextmanager
     def lease(self, fresh: bool = False) -> "Iterator[Session]":
-        """:param fresh: log in anew, whatever there is.
-        :raises XapiUnavailable: no session within the deadline, or XAPI is away.
+        """Lease a session for the duration of the block.
+
+        :param fresh: log in again, even if a session is idle.
+        :raises XapiUnavailable: no session became free in time, or XAPI does not answer.
         """
-        if not self._free.acquire(timeout=self._patience):
-            raise XapiUnavailable("All XAPI sessions are busy.")
+        if not self._free.acquire(timeout=current_call.remaining(self._patience)):
+            raise XapiUnavailable("All XAPI sessions of xscontainer are in use.")
         try:
             with self._lock:
                 session = self._idle.pop() if self._idle and not fresh else None
@@ -265,7 +256,7 @@ class SessionPool:
         session.logout()
 
     def run(self, work: "Callable[[Session], Result]") -> Result:
-        """``work(session)``, once more from its start, on a new login, if the old one turns out to be gone."""
+        """Return ``work(session)``; if the login turns out to be lost, run it again from its start on a new login."""
         try:
             with self.lease() as session:
                 return work(session)
@@ -274,14 +265,14 @@ class SessionPool:
                 return work(session)
 
     def forget(self) -> None:
-        """Drop idle sessions: logins end together, when xapi restarts or the pool changes."""
+        """Drop the idle sessions: all logins end together, when xapi restarts or the pool changes."""
         with self._lock:
             idle, self._idle = self._idle, []
         for session in idle:
             session.close()
 
     def close(self) -> None:
-        """Log out of all that are idle; those in use are when they come back."""
+        """Log out of the idle sessions now, and of the others when they are given back."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []

@@ -1,16 +1,16 @@
-"""Storage repositories: where they are attached."""
+"""Find the hosts that storage repositories are attached to."""
 
 from typing import List
 
+from xscontainer.core.vm_record import NULL_REF
 from xscontainer.errors import StorageNotAttached
-from xscontainer.vmrecord import NULL_REF
 from xscontainer.xapi.session import Session
 
 
 def attached_hosts(session: Session, sr_ref: str) -> "List[str]":
-    """The hosts (refs, in a fixed order) that are up and have a storage repository attached.
+    """Return the hosts (refs, in a fixed order) that are up and have the storage repository attached.
 
-    :raises ObjectGone: there is no such repository.
+    :raises ObjectGone: the repository does not exist.
     """
     xapi = session.xenapi
     plugs = [xapi.PBD.get_record(ref) for ref in xapi.SR.get_PBDs(sr_ref)]
@@ -18,26 +18,26 @@ def attached_hosts(session: Session, sr_ref: str) -> "List[str]":
 
 
 def _is_up(session: Session, host_ref: str) -> bool:
-    # A host that went down without a word leaves its plugs as they were.
+    # A host that crashed leaves its PBDs attached.
     return bool(session.xenapi.host_metrics.get_live(session.xenapi.host.get_metrics(host_ref)))
 
 
 def nearest_host(session: Session, sr_ref: str, here: str = "") -> str:
-    """The host from which to use a repository: ``here`` if it is attached there, else always the same.
+    """Return the host that should use a repository: ``here`` if it is attached there, else always the same host.
 
-    :raises StorageNotAttached: it is attached nowhere.
+    :raises StorageNotAttached: it is attached to no host that is up.
     """
     hosts = attached_hosts(session, sr_ref)
     if not hosts:
         raise StorageNotAttached(f"The storage repository {label(session, sr_ref)} is attached to no host that is up.",
-                                 "Attach it first.")
+                                 "Attach the storage repository first.")
     return here if here in hosts else hosts[0]
 
 
 def disk_host(session: Session, vdi_ref: str, here: str) -> str:
-    """The host from which to read a disk: where a VM has it, else as :func:`nearest_host`.
+    """Return the host that should read a disk: the host of a VM that uses the disk, else :func:`nearest_host`.
 
-    :raises StorageNotAttached:
+    :raises StorageNotAttached: its repository is attached to no host that is up.
     """
     xapi = session.xenapi
     for vbd in xapi.VDI.get_VBDs(vdi_ref):
@@ -49,5 +49,5 @@ def disk_host(session: Session, vdi_ref: str, here: str) -> str:
 
 
 def label(session: Session, sr_ref: str) -> str:
-    """How messages name it."""
+    """Return how messages name a repository."""
     return f"{session.xenapi.SR.get_name_label(sr_ref)!r} ({session.xenapi.SR.get_uuid(sr_ref)})"

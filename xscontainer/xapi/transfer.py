@@ -1,7 +1,7 @@
-"""A disk's content over xapi's local socket: PUT /import_raw_vdi, GET /export_raw_vdi.
+"""Transfer a disk's content over HTTP: PUT /import_raw_vdi, GET /export_raw_vdi.
 
-xapi answers 200 before it has looked at the content, so what tells how an import ended is a task that is
-made for it. On the local socket it asks for no credentials.
+xapi answers 200 before it has read the content, so the result of an import comes from a task that is created for it. On
+its Unix socket xapi asks for no credentials; elsewhere the session is the credential.
 """
 
 import contextlib
@@ -9,12 +9,15 @@ import http.client
 import select
 import socket
 import time
-from typing import IO, Any, Callable, Iterator, List, Optional
+from typing import IO, Any, Callable, Dict, Iterator, List, Mapping, Optional
 from urllib.parse import urlencode, urlsplit
 
-from xscontainer.errors import StorageElsewhere, TransferFailed, XapiError, XSContainerError
-from xscontainer.xapi.session import Session, UnixConnection, failure
-from xscontainer.xapi.task import ended
+from xscontainer.errors import StorageElsewhere, TransferFailed, XapiError, XSContainerError, cause
+from xscontainer.xapi.endpoint import Endpoint
+from xscontainer.xapi.jsonrpc import failure
+from xscontainer.xapi.pipeline import Lent
+from xscontainer.xapi.session import Session
+from xscontainer.xapi.task import ended, is_over
 
 CHUNK = 262144
 
@@ -26,16 +29,16 @@ def _unseen(_fraction: float) -> None:
 
 
 class _Deadline:
-    """The moment after which nothing is waited for."""
+    """The time by which a transfer must be complete."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._end = time.monotonic() + seconds
 
     def left(self) -> float:
-        """Seconds, more than none.
+        """Return the seconds left, more than 0.
 
-        :raises TransferFailed: it has passed.
+        :raises TransferFailed: the deadline has passed.
         """
         left = self._end - time.monotonic()
         if left <= 0:
@@ -43,21 +46,24 @@ class _Deadline:
         return left
 
 
-def upload(session: Session, socket_path: str, vdi_uuid: str, content: "IO[bytes]", length: int, seconds: float,
-           progress: Progress = _unseen) -> None:
-    """Fill a disk from its beginning; returns when xapi has written all of it.
+def upload(session: Session, vdi_uuid: str, content: "IO[bytes]", length: int, seconds: float,
+           progress: Progress = _unseen, endpoint: Optional[Endpoint] = None) -> None:
+    """Write a disk from its beginning, and return when xapi has written all of the content.
 
-    :param socket_path: xapi's, on this host.
-    :param content: gives ``length`` bytes.
-    :param seconds: deadline for the whole.
-    :raises StorageElsewhere: this host does not reach the disk.
-    :raises TransferFailed: it did not arrive whole, or not in time. XapiError: XAPI says why.
+    :param content: a stream of ``length`` bytes.
+    :param seconds: deadline for the whole transfer.
+    :param endpoint: XAPI of a host that reaches the disk; None: that of the session.
+    :raises StorageElsewhere: the disk cannot be reached from that host.
+    :raises TransferFailed: the content was not written completely, or not in time. XapiError: XAPI refused it.
     """
     deadline = _Deadline(seconds)
-    with _task(session, "Import of a disk's content") as task, _connection(socket_path, deadline) as sock:
-        answer = http.client.HTTPResponse(sock, method="PUT")
+    endpoint = endpoint or session.endpoint
+    with _task(session, "Import of a disk's content") as task, _connection(endpoint, deadline) as sock, \
+            endpoint.answers(sock) as file:
+        answer = http.client.HTTPResponse(Lent(file), method="PUT")  # type: ignore[arg-type]
         try:
-            _ask(sock, "PUT", "/import_raw_vdi", vdi_uuid, task, f"Content-Length: {length}\r\n")
+            _ask(sock, "PUT /import_raw_vdi", _query(vdi_uuid, task),
+                 {**_headers(session, endpoint), "Content-Length": str(length)})
             broken = _send(sock, answer, content, length, deadline, progress)
             sock.settimeout(deadline.left())
             if not _has_begun(answer):
@@ -72,17 +78,20 @@ def upload(session: Session, socket_path: str, vdi_uuid: str, content: "IO[bytes
             answer.close()
 
 
-def download(session: Session, socket_path: str, vdi_uuid: str, size: int, seconds: float) -> bytes:
-    """The content of a disk.
+def download(session: Session, vdi_uuid: str, size: int, seconds: float,
+             endpoint: Optional[Endpoint] = None) -> bytes:
+    """Read the content of a disk.
 
-    :param size: in bytes: its virtual size, for which the caller has set a bound.
+    :param size: its virtual size in bytes, which the caller has checked against a limit.
     :raises StorageElsewhere, TransferFailed, XapiError: as for :func:`upload`.
     """
     deadline = _Deadline(seconds)
-    with _task(session, "Export of a disk's content") as task, _connection(socket_path, deadline) as sock:
-        answer = http.client.HTTPResponse(sock, method="GET")
+    endpoint = endpoint or session.endpoint
+    with _task(session, "Export of a disk's content") as task, _connection(endpoint, deadline) as sock, \
+            endpoint.answers(sock) as file:
+        answer = http.client.HTTPResponse(Lent(file), method="GET")  # type: ignore[arg-type]
         try:
-            _ask(sock, "GET", "/export_raw_vdi", vdi_uuid, task, "")
+            _ask(sock, "GET /export_raw_vdi", _query(vdi_uuid, task), _headers(session, endpoint))
             answer.begin()
             _check(session, task, answer)
             content = bytearray()
@@ -100,50 +109,58 @@ def download(session: Session, socket_path: str, vdi_uuid: str, size: int, secon
 
 
 @contextlib.contextmanager
-def _connection(path: str, deadline: _Deadline) -> "Iterator[socket.socket]":
-    connection = UnixConnection(path, deadline.left())
+def _connection(endpoint: Endpoint, deadline: _Deadline) -> "Iterator[socket.socket]":
     try:
-        connection.connect()
+        sock = endpoint.connect(deadline.left())
     except OSError as error:
-        raise TransferFailed(f"XAPI at {path} cannot be reached: {error.strerror or error}.") from error
+        raise TransferFailed(f"XAPI at {endpoint.name} cannot be reached: {error.strerror or error}.") from error
     try:
-        yield connection.sock
+        yield sock
     finally:
-        connection.close()
+        sock.close()
 
 
 @contextlib.contextmanager
 def _task(session: Session, name: str) -> "Iterator[str]":
-    """A task that xapi ends; it is removed here, and called off first if it is still running."""
+    """Create a task that xapi ends. It is destroyed after the block, and cancelled first if it is still running."""
     task = session.xenapi.task.create(name, "")
     try:
         yield task
     finally:
         with contextlib.suppress(XapiError):
-            if session.xenapi.task.get_status(task) == "pending":
+            if not is_over(session.xenapi.task.get_status(task)):
                 with contextlib.suppress(XapiError):
                     session.xenapi.task.cancel(task)
-                # Where nothing was begun nobody else ends it, and what is pending is not removed.
+                # If no transfer was started, xapi does not end the task, and a pending task cannot be destroyed.
                 session.xenapi.task.set_status(task, "cancelled")
             session.xenapi.task.destroy(task)
 
 
-def _ask(sock: socket.socket, method: str, path: str, vdi_uuid: str, task: str, more: str) -> None:
-    query = urlencode({"vdi": vdi_uuid, "format": "raw", "task_id": task})
-    head = f"{method} {path}?{query} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{more}\r\n"
-    sock.sendall(head.encode("ascii"))
+def _query(vdi_uuid: str, task: str) -> str:
+    return urlencode({"vdi": vdi_uuid, "format": "raw", "task_id": task})
+
+
+def _headers(session: Session, endpoint: Endpoint) -> "Dict[str, str]":
+    headers = {"Host": endpoint.host, "Connection": "close"}
+    # Not in the query, which xapi may write to its log.
+    return headers if endpoint.is_local else {**headers, "Cookie": f"session_id={session.ref}"}
+
+
+def _ask(sock: socket.socket, what: str, query: str, headers: "Mapping[str, str]") -> None:
+    lines = [f"{what}?{query} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+    sock.sendall("\r\n".join(lines).encode("ascii"))
 
 
 def _has_begun(answer: http.client.HTTPResponse) -> bool:
-    # http.client's own word for "not yet".
+    # http.client sets another status, no number, until the answer has begun.
     return isinstance(getattr(answer, "status", None), int)
 
 
 def _send(sock: socket.socket, answer: http.client.HTTPResponse, content: "IO[bytes]", length: int, deadline: _Deadline,
           progress: Progress) -> "Optional[OSError]":
-    """Send all of it, or until an answer says that it is not wanted.
+    """Send the content, until an answer refuses it.
 
-    :returns: why nobody took it: whoever does not want it may answer and hang up, and the answer is still to be read.
+    :returns: the error if xapi closed the connection. It may have answered before, so the answer is still to be read.
     """
     sent = 0
     while sent < length:
@@ -175,14 +192,14 @@ def _check(session: Session, task: str, answer: http.client.HTTPResponse) -> Non
         return
     if answer.status in (301, 302, 303, 307):
         other = urlsplit(answer.getheader("Location") or "").hostname or "another host"
-        raise StorageElsewhere(f"This host does not reach the disk; XAPI names {other} instead.")
-    # The answer is a page for a browser; the task says it in XAPI's words.
+        raise StorageElsewhere(f"The disk cannot be reached from this host; XAPI names {other} instead.")
+    # The answer is an HTML page; the task holds XAPI's error.
     _raise_failure(session, task)
     raise TransferFailed(f"XAPI answered with HTTP status {answer.status}.")
 
 
 def _wait(session: Session, task: str, deadline: _Deadline) -> None:
-    """Until the task has ended well."""
+    """Wait until the task has succeeded."""
     status = ended(session, task, lambda seconds: time.sleep(min(seconds, deadline.left())))
     if status != "success":
         _raise_failure(session, task)
@@ -190,7 +207,7 @@ def _wait(session: Session, task: str, deadline: _Deadline) -> None:
 
 
 def _raise_failure(session: Session, task: str) -> None:
-    """Raise what the task failed with, if it did."""
+    """Raise the task's error, if the task failed."""
     if session.xenapi.task.get_status(task) == "failure":
         details: List[Any] = session.xenapi.task.get_error_info(task)
         if details:
@@ -198,10 +215,9 @@ def _raise_failure(session: Session, task: str) -> None:
 
 
 def _broken(session: Session, task: str, error: Exception) -> XSContainerError:
-    """The error for a connection that broke: what the task tells, if it does."""
+    """Return the error for a broken connection: the task's error, if it has one."""
     try:
         _raise_failure(session, task)
     except XapiError as told:
         return told
-    reason = str(error) or type(error).__name__
-    return TransferFailed(f"The connection to XAPI broke while a disk's content was transferred: {reason}.")
+    return TransferFailed(f"The connection to XAPI broke while a disk's content was transferred: {cause(error)}.")

@@ -1,14 +1,16 @@
 """VM records and per-key writes of VM.other_config.
 
-Never ``set_other_config``: it replaces the whole map by what we read before,
-and with it what another client wrote in between.
+``set_other_config`` is never used: it replaces the whole map, and would undo what another client wrote since the map
+was read.
 """
 
-from typing import Dict, Mapping
+from typing import Dict, Mapping, Tuple
 
 from xscontainer import keys
+from xscontainer.core.addresses import bounded
+from xscontainer.core.vm_record import NULL_REF, VMRecord
 from xscontainer.errors import ObjectGone, XapiError
-from xscontainer.vmrecord import NULL_REF, VMRecord
+from xscontainer.sanitize import integer
 from xscontainer.xapi.session import Session
 
 # How often a key that another writer adds between our remove and our add is removed again.
@@ -16,21 +18,28 @@ MOST_RACES = 5
 
 
 def record(session: Session, vm_uuid: str) -> VMRecord:
-    """The VM as it is now, with the addresses its guest reports.
+    """Read the VM, with the addresses that its guest reports.
 
-    :raises ObjectGone: no such VM.
+    :raises ObjectGone: there is no such VM.
     """
     ref = session.xenapi.VM.get_by_uuid(vm_uuid)
     snapshot = session.xenapi.VM.get_record(ref)
     return VMRecord.from_snapshot(ref, snapshot, networks(session, snapshot["guest_metrics"]))
 
 
+def resources(session: Session, vm_ref: str) -> "Tuple[int, int]":
+    """Return the number of vCPUs and the memory in bytes that a running VM has; 0: XAPI does not say."""
+    answers = session.together(("VM.get_VCPUs_at_startup", (vm_ref,)), ("VM.get_memory_target", (vm_ref,)))
+    vcpus, memory = (integer(answer, 0, 1 << 62) or 0 for answer in answers)
+    return vcpus, memory
+
+
 def networks(session: Session, guest_metrics: str) -> "Dict[str, str]":
-    """The addresses in a guest metrics object; none if it is NULL or gone meanwhile."""
+    """Read the addresses in a guest metrics object; none if it is NULL or does not exist any more."""
     if guest_metrics == NULL_REF:
         return {}
     try:
-        return dict(session.xenapi.VM_guest_metrics.get_networks(guest_metrics))
+        return bounded(session.xenapi.VM_guest_metrics.get_networks(guest_metrics))
     except ObjectGone:
         return {}
 
@@ -38,12 +47,21 @@ def networks(session: Session, guest_metrics: str) -> "Dict[str, str]":
 def put_key(session: Session, vm_ref: str, key: str, value: str, present: bool) -> None:
     """Set one key of a VM's other_config.
 
-    :param present: whether the key is believed to be there; if that is wrong it costs
-        a call more, nothing else. There is no call that replaces a key: two it takes,
-        and for the moment between them the key is absent, which clients can read.
+    XAPI has no call that replaces a key. It takes two calls, and between them clients see no key. So both are sent
+    before the first is answered.
+
+    :param present: whether the key seems to exist. A wrong value costs one more call.
     """
     if present:
-        session.xenapi.VM.remove_from_other_config(vm_ref, key)
+        removed, added = session.together(("VM.remove_from_other_config", (vm_ref, key)),
+                                          ("VM.add_to_other_config", (vm_ref, key, value)))
+        if isinstance(removed, XapiError):
+            raise removed
+        if not isinstance(added, XapiError):
+            return
+        # Another client added the key in between, or the call failed: the removed key must be added again.
+        if added.details[:1] == ["MAP_DUPLICATE_KEY"]:
+            session.xenapi.VM.remove_from_other_config(vm_ref, key)
     for race in range(MOST_RACES):
         try:
             session.xenapi.VM.add_to_other_config(vm_ref, key, value)
@@ -55,7 +73,7 @@ def put_key(session: Session, vm_ref: str, key: str, value: str, present: bool) 
 
 
 def put(session: Session, vm: VMRecord, changes: "Mapping[str, str]") -> None:
-    """Set keys in this order, those that differ from the record's."""
+    """Set the keys whose values differ from the record's, in this order."""
     for key, value in changes.items():
         if vm.other_config.get(key) != value:
             put_key(session, vm.ref, key, value, present=key in vm.other_config)
@@ -67,13 +85,13 @@ def remove_key(session: Session, vm_ref: str, key: str) -> None:
 
 
 def adopt(session: Session, vm: VMRecord) -> VMRecord:
-    """Remove what a clone, a copy or an import carried in: another VM's list, the pin of its host key, its address.
+    """Remove the keys that a clone, copy or import inherited: the other VM's list, its pinned host key, its address.
 
-    :returns: the record as it is then; ``vm`` itself if it is the VM's own.
+    :returns: the record after that; ``vm`` itself if it inherited nothing.
     """
     if vm.is_owner:
         return vm
-    # What we were shown may be old by now.
+    # The record may be out of date.
     now = VMRecord.from_snapshot(vm.ref, session.xenapi.VM.get_record(vm.ref), vm.networks)
     if now.is_owner:
         return now
@@ -81,16 +99,16 @@ def adopt(session: Session, vm: VMRecord) -> VMRecord:
     for key in now.other_config:
         if key not in own.other_config:
             remove_key(session, vm.ref, key)
-    # Last: from here on what is there passes for the VM's own.
+    # Last: after this all keys count as the VM's own.
     put(session, now, {keys.OWNER: vm.uuid})
     return own
 
 
 def own_part(session: Session, vm: VMRecord) -> VMRecord:
-    """The record as :func:`adopt` would leave it; nothing is written."""
+    """Return the record as :func:`adopt` would leave it, without writing anything."""
     if vm.is_owner:
         return vm
-    carried = {*keys.PUBLISHED, keys.HOST_KEY}
+    carried = {*keys.PUBLISHED, keys.HOST_KEY, keys.ACCEPTED}
     if _address_of_owner(session, vm.other_config):
         carried.add(keys.ADDRESS)
     config = {key: value for key, value in vm.other_config.items() if key not in carried}
@@ -98,12 +116,12 @@ def own_part(session: Session, vm: VMRecord) -> VMRecord:
 
 
 def _address_of_owner(session: Session, config: "Mapping[str, str]") -> bool:
-    """Whether the address that is set is that of the VM it was carried in from, which is running."""
+    """Return whether the address in ``config`` was inherited from another VM that is running and has it, too."""
     if not config.get(keys.ADDRESS):
         return False
     try:
         owner = session.xenapi.VM.get_record(session.xenapi.VM.get_by_uuid(config[keys.OWNER]))
     except ObjectGone:
         return False
-    # Where that one is off, this may be its replica, which has taken its place.
+    # If the other VM is halted, this VM may be its replica that has taken its place.
     return owner["power_state"] == "Running" and owner["other_config"].get(keys.ADDRESS) == config[keys.ADDRESS]

@@ -2,7 +2,8 @@
 
 // Reads documents as Xen Orchestra does: "KIND BYTES\n" and the document on stdin, "BYTES\n" and JSON on stdout.
 
-const { XMLParser } = require('fast-xml-parser')
+// The package to read with is the first argument.
+const { XMLParser } = require(process.argv[2])
 
 const parser = new XMLParser({
   attributeNamePrefix: '',

@@ -2,9 +2,9 @@
 
 usage: extract.py DATA_DIR   (holding xenapi.json and xapi-26.1.4/*.json)
 
-Writes xscontainer/simulator/xapi/datamodel.json, and beside this file xenapi.json.gz (the published model without
-its texts) and steps.json.gz. Only needed when XAPI's published data model or the recordings change; the results are
-kept in the repository.
+Writes xscontainer/simulator/xapi/database/datamodel.json, and beside this file xenapi.json.gz (the published model
+without its texts) and steps.json.gz. Only needed when XAPI's published data model or the recordings change; the
+results are kept in the repository.
 
 The published model lacks what xapi 26.1.4 has beyond it (VM_group, VM.call_host_plugin, some fields): that is
 taken from the recorded list of methods, the recorded permissions and records, and SUPPLEMENT below.
@@ -115,7 +115,7 @@ def load(path: str) -> Any:
 
 
 def default_of(field: Dict[str, Any]) -> Any:
-    """The default of a published field as a JSON value, None where there is none."""
+    """Return the default of a published field as a JSON value, None where there is none."""
     text, kind = field.get("default"), field["type"]
     if text is None or kind.endswith("option"):
         return None
@@ -135,7 +135,7 @@ def default_of(field: Dict[str, Any]) -> Any:
 
 
 def recorded_orders(steps: Dict[str, List[Dict[str, Any]]]) -> Dict[str, List[str]]:
-    """Lower-case class name -> field names in the order in which the real xapi sends them."""
+    """Return lower-case class name -> field names in the order in which the real xapi sends them."""
     orders: Dict[str, List[str]] = {}
 
     def walk(value: Any) -> None:
@@ -158,7 +158,7 @@ def recorded_orders(steps: Dict[str, List[Dict[str, Any]]]) -> Dict[str, List[st
 
 
 def fields_of(name: str, published: Optional[Dict[str, Any]], order: List[str]) -> List[List[Any]]:
-    """[name, type, default, qualifier] of each field, in xapi's order."""
+    """Return [name, type, default, qualifier] of each field, in xapi's order."""
     found: Dict[str, List[Any]] = {}
     for field in published["fields"] if published else []:
         kind = field["type"].replace("<class>", name)
@@ -170,7 +170,7 @@ def fields_of(name: str, published: Optional[Dict[str, Any]], order: List[str]) 
 
 
 def implicit_params(name: str, verb: str, fields: Dict[str, str]) -> Optional[List[List[str]]]:
-    """Parameters after the session of a method that follows from a field, None if it is not such a method."""
+    """Return the parameters after the session of a method that follows from a field, None for others."""
     me = ["self", name + " ref"]
     if verb in ("get_all", "get_all_records"):
         return []
@@ -193,7 +193,7 @@ def implicit_params(name: str, verb: str, fields: Dict[str, str]) -> Optional[Li
 def messages_of(
     name: str, published: Optional[Dict[str, Any]], listed: List[str], fields: Dict[str, str]
 ) -> Dict[str, List[Any]]:
-    """Method -> [parameters after the session or None if unknown, result type, flags]."""
+    """Return method -> [parameters after the session or None if unknown, result type, flags]."""
     out: Dict[str, List[Any]] = {}
     for message in published["messages"] if published else []:
         params = [[p["name"], p["type"]] for p in message["params"]]
@@ -212,7 +212,7 @@ def messages_of(
 
 
 def permissions(steps: Dict[str, List[Dict[str, Any]]], model: List[Dict[str, Any]]) -> List[List[Any]]:
-    """[permission, [roles]] in xapi's order: recorded for the highest and the lowest role, published between."""
+    """Return [permission, [roles]] in xapi's order, from the recordings and the published model."""
     recorded = {s["name"]: s["reply"].get("Value") for s in steps["session"]}
     highest = recorded["pool-admin.get_record"]["rbac_permissions"]
     lowest = set(recorded["read-only.get_record"]["rbac_permissions"])
@@ -230,7 +230,7 @@ def permissions(steps: Dict[str, List[Dict[str, Any]]], model: List[Dict[str, An
 
 
 def guess(name: str) -> List[str]:
-    """Roles of a permission that neither the published model nor the recordings place."""
+    """Return the probable roles of a permission that neither the published model nor the recordings place."""
     if "/key:" in name:
         return [] if name.endswith("key:pci") else list(ROLES[:5])
     if name in ("http/connect_console", "http/connect_console_ws", "http/get_vncsnapshot"):
@@ -267,7 +267,7 @@ def guess(name: str) -> List[str]:
 
 
 def recorded_defaults(steps: Dict[str, List[Dict[str, Any]]]) -> Dict[str, Any]:
-    """Field values of real records that a simulated host, pool, domain or VM starts from."""
+    """Return field values of real records for a new simulated host, pool, domain or VM."""
     value: Dict[str, Any] = {
         s["name"]: s["reply"].get("Value") for s in steps["records"] if isinstance(s["reply"], dict)
     }
@@ -282,7 +282,7 @@ def recorded_defaults(steps: Dict[str, List[Dict[str, Any]]]) -> Dict[str, Any]:
 
 
 def without_texts(model: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
-    """The published model as tests compare the simulator with it."""
+    """Return the published model without its texts, for tests."""
     return [
         {
             "name": c["name"],
@@ -305,7 +305,7 @@ def without_texts(model: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
 
 
 def write_packed(name: str, value: Any) -> None:
-    """Write compressed JSON beside this file; the same value always gives the same bytes."""
+    """Write compressed JSON beside this file, with the same bytes for the same value."""
     with open(os.path.join(HERE, name), "wb") as raw:
         with gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as packed:
             packed.write(json.dumps(value, separators=(",", ":")).encode())
@@ -334,7 +334,7 @@ def main(data_dir: str) -> None:
         "counted": list(counts["valid_ref_counts"]),
         "records": recorded_defaults(steps),
     }
-    target = os.path.join(REPO, "xscontainer", "simulator", "xapi", "datamodel.json")
+    target = os.path.join(REPO, "xscontainer", "simulator", "xapi", "database", "datamodel.json")
     with open(target, "w", encoding="utf-8") as stream:
         json.dump(out, stream, separators=(",", ":"), ensure_ascii=False)
         stream.write("\n")

@@ -1,4 +1,4 @@
-"""Engines for the tests here, in short directories: socket paths may have 100 characters."""
+"""Fixtures with engines in short directories, since socket paths have at most 100 characters."""
 
 import shutil
 import tempfile

@@ -1,4 +1,4 @@
-"""A plain HTTP client on a Unix socket: what goes over the wire, without a library's opinion on it."""
+"""A plain HTTP client on a Unix socket: it shows the bytes on the wire, which a library would hide."""
 
 import http.client
 import json
@@ -28,7 +28,7 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 def call(path: str, method: str, target: str, body: Any = None, timeout: float = 20.0) -> Answer:
-    """One request on a connection of its own."""
+    """Send one request on a new connection; return the answer."""
     connection = UnixConnection(path, timeout)
     try:
         data = None if body is None else json.dumps(body).encode("utf-8")
@@ -50,7 +50,10 @@ class EventStream:
         self.status = self._response.status
 
     def next_event(self) -> Optional[Dict[str, Any]]:
-        """The next event, None at the end of the stream; socket.timeout when none comes."""
+        """Return the next event, None at the end of the stream.
+
+        :raises socket.timeout: no event comes.
+        """
         line = self._response.readline()
         return json.loads(line.decode("utf-8")) if line else None
 
@@ -63,7 +66,7 @@ class EventStream:
 
 
 class EventCollector:
-    """Reads a stream in a thread; take_until() hands out what came up to a certain event."""
+    """Reads a stream in a thread; take_until() returns the events up to a certain one."""
 
     def __init__(self, path: str) -> None:
         self._stream = EventStream(path)
@@ -85,7 +88,7 @@ class EventCollector:
                 self._new.notify_all()
 
     def take_until(self, action: str, name: str, timeout: float = 20.0) -> List[Dict[str, Any]]:
-        """All events up to the first with this action of the container (or network endpoint) ``name``."""
+        """Return all events up to the first with this action of the container (or network endpoint) ``name``."""
         def position() -> int:
             for index, event in enumerate(self._events):
                 if event["Action"] == action and name in event["Actor"]["Attributes"].values():

@@ -1,6 +1,7 @@
 """The embedded engine on its own: versions, states, streams, life and speed."""
 
 import contextlib
+import http.client
 import os
 import socket
 import threading
@@ -34,7 +35,7 @@ def test_version_is_negotiated_as_the_engine_of_that_age_does(
             assert answer.json() == {"message": message}
 
 
-def test_engine_of_1_24_tells_less_about_itself(place: str) -> None:
+def test_an_engine_of_api_1_24_reports_fewer_fields(place: str) -> None:
     with EmbeddedEngine(place + "/e", identity=Identity("1.12.6", "1.24")) as engine:
         about = call(engine.socket_path, "GET", "/version")
         assert "Api-Version" not in about.headers
@@ -55,7 +56,7 @@ def test_new_versions_drop_the_deprecated_event_fields(place: str, version: str,
 
 def test_health_is_in_lists_from_1_52_on(place: str) -> None:
     with EmbeddedEngine(place + "/e", identity=Identity("29.0.0", "1.52", "1.44")) as engine:
-        engine.run("sick", health="unhealthy")
+        engine.do("health", engine.run("sick"), status="unhealthy")
         new, old = (call(engine.socket_path, "GET", f"/v{version}/containers/json").json()[0]
                     for version in ("1.52", "1.51"))
         assert new["Health"] == {"Status": "unhealthy", "FailingStreak": 0} and "Health" not in old
@@ -68,7 +69,7 @@ STATES = [("created", "Created"), ("running", "Up Less than a second"), ("paused
 
 
 @pytest.mark.parametrize("state, status", STATES)
-def test_every_state_can_be_had(engine: EmbeddedEngine, state: str, status: str) -> None:
+def test_a_container_can_be_put_into_every_state(engine: EmbeddedEngine, state: str, status: str) -> None:
     engine.run("one", state=state, exit_code=7)
     entry, = call(engine.socket_path, "GET", "/containers/json?all=1").json()
     assert (entry["State"], entry["Status"]) == (state, status)
@@ -76,7 +77,7 @@ def test_every_state_can_be_had(engine: EmbeddedEngine, state: str, status: str)
     assert record["State"]["Status"] == state
 
 
-def test_restart_policy_brings_it_back_and_gives_up(engine: EmbeddedEngine) -> None:
+def test_a_restart_policy_restarts_a_container_and_gives_up(engine: EmbeddedEngine) -> None:
     policy = {"RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 2}}
     with EventStream(engine.socket_path, '?filters={"event":["start","die"]}') as stream:
         engine.run("loop", ["false"], HostConfig=policy)
@@ -97,7 +98,7 @@ def test_stop_waits_for_a_command_that_ignores_the_signal(engine: EmbeddedEngine
     assert codes == {"/deaf": "Exited (137", "/server": "Exited (0"}
 
 
-def test_events_of_the_past_and_filters(engine: EmbeddedEngine) -> None:
+def test_past_events_are_repeated_and_filtered(engine: EmbeddedEngine) -> None:
     for name in ("one", "two"):
         engine.run(name, Labels={"who": name})
     now = time.time() + 1
@@ -112,7 +113,7 @@ def test_events_of_the_past_and_filters(engine: EmbeddedEngine) -> None:
         assert [event["timeNano"] for event in events] == sorted({event["timeNano"] for event in events})
 
 
-def test_open_stream_ends_at_until(engine: EmbeddedEngine) -> None:
+def test_an_event_stream_ends_at_until(engine: EmbeddedEngine) -> None:
     with EventStream(engine.socket_path, f"?until={time.time() + 0.3:.9f}") as stream:
         began = time.monotonic()
         assert stream.next_event() is None
@@ -126,6 +127,20 @@ def test_a_listener_that_left_is_forgotten_at_once(engine: EmbeddedEngine) -> No
     _soon(lambda: engine.life.events.listeners == 0 and engine.connections == 0)
 
 
+def test_a_listener_that_reads_nothing_loses_its_connection(engine: EmbeddedEngine) -> None:
+    """The client sees the end of the stream, and does not wait for events that never come."""
+    engine.run("one")
+    with EventStream(engine.socket_path) as stream:
+        number = 0
+        while engine.life.events.listeners:
+            engine.do(("pause", "unpause")[number % 2], "one")
+            number += 1
+            assert number < 100000
+        with pytest.raises((http.client.IncompleteRead, ValueError, AssertionError)):
+            while True:
+                assert stream.next_event() is not None
+
+
 def test_requests_are_counted_by_verb(engine: EmbeddedEngine) -> None:
     engine.run("one")
     call(engine.socket_path, "GET", "/v1.41/containers/json")
@@ -134,7 +149,7 @@ def test_requests_are_counted_by_verb(engine: EmbeddedEngine) -> None:
     assert engine.requests == {"GET /containers/json": 1, "POST /containers/{}/pause": 1, "GET ?": 1}
 
 
-def test_names_commands_and_labels_in_any_script(engine: EmbeddedEngine) -> None:
+def test_names_commands_and_labels_may_be_in_any_script(engine: EmbeddedEngine) -> None:
     command = ["sh", "-c", "echo '<&>\u0001\u202eעברית\U0001f433\n'"]
     engine.run("odd.Name_1-", command, image="реестр/образ:тег", Labels={"": "", "a b": "\x00\x1b"})
     with contextlib.closing(docker.APIClient("unix://" + engine.socket_path, version="auto")) as client:
@@ -144,7 +159,7 @@ def test_names_commands_and_labels_in_any_script(engine: EmbeddedEngine) -> None
         assert client.inspect_container("odd.Name_1-")["Args"] == command[1:]
 
 
-def test_dockers_own_client_gets_along(engine: EmbeddedEngine) -> None:
+def test_docker_s_own_client_works_with_the_embedded_engine(engine: EmbeddedEngine) -> None:
     engine.add_image("nginx:1")
     with contextlib.closing(docker.APIClient("unix://" + engine.socket_path, version="auto")) as client:
         made = client.create_container("nginx:1", ["sh", "-c", "echo out; echo err >&2; exit 4"], name="web")
@@ -162,7 +177,7 @@ def test_dockers_own_client_gets_along(engine: EmbeddedEngine) -> None:
         assert client.top("box")["Titles"][-1] == "CMD"
 
 
-def test_stop_start_kill_restart(engine: EmbeddedEngine) -> None:
+def test_an_engine_can_be_stopped_started_killed_and_restarted(engine: EmbeddedEngine) -> None:
     engine.run("one")
     with EventStream(engine.socket_path) as stream:
         engine.kill()
@@ -178,7 +193,7 @@ def test_stop_start_kill_restart(engine: EmbeddedEngine) -> None:
     assert not os.path.exists(engine.socket_path)
 
 
-def test_restart_policy_outlives_the_engine(engine: EmbeddedEngine) -> None:
+def test_a_restart_policy_survives_a_restart_of_the_engine(engine: EmbeddedEngine) -> None:
     engine.run("kept", ["nginx"], HostConfig={"RestartPolicy": {"Name": "always"}})
     engine.run("stopped", ["nginx"], HostConfig={"RestartPolicy": {"Name": "always"}})
     engine.run("plain", ["nginx"])
@@ -188,7 +203,7 @@ def test_restart_policy_outlives_the_engine(engine: EmbeddedEngine) -> None:
     assert states == {"/kept": "running", "/stopped": "exited", "/plain": "exited"}
 
 
-def test_frozen_engine_goes_on_after_thaw(engine: EmbeddedEngine) -> None:
+def test_a_frozen_engine_answers_after_thaw(engine: EmbeddedEngine) -> None:
     engine.freeze()
     with pytest.raises(socket.timeout):
         call(engine.socket_path, "GET", "/_ping", timeout=0.2)
@@ -196,7 +211,7 @@ def test_frozen_engine_goes_on_after_thaw(engine: EmbeddedEngine) -> None:
     assert call(engine.socket_path, "GET", "/_ping").body == b"OK"
 
 
-def test_close_takes_everything_along(place: str) -> None:
+def test_close_removes_the_socket_and_the_directory(place: str) -> None:
     engine = EmbeddedEngine(place + "/e")
     engine.start()
     streams = [EventStream(engine.socket_path) for _ in range(3)]
@@ -208,13 +223,13 @@ def test_close_takes_everything_along(place: str) -> None:
         stream.__exit__()
 
 
-def test_a_path_too_long_is_refused(place: str) -> None:
+def test_a_socket_path_that_is_too_long_is_refused(place: str) -> None:
     with pytest.raises(SimulatorError, match="longer than 100"):
         EmbeddedEngine(place + "/" + "x" * 100)
 
 
 def _timed_lists(path: str, count: int) -> Tuple[int, float]:
-    """Bytes of a list and the median seconds for it, over one connection."""
+    """Return the bytes of a list and the median seconds for it, over one connection."""
     connection = UnixConnection(path)
     times, size = [], 0
     for _ in range(count):
@@ -226,7 +241,7 @@ def _timed_lists(path: str, count: int) -> Tuple[int, float]:
     return size, sorted(times)[count // 2]
 
 
-def test_a_list_of_1000_is_quick(engine: EmbeddedEngine) -> None:
+def test_a_list_of_1000_containers_is_quick(engine: EmbeddedEngine) -> None:
     for number in range(1000):
         engine.run(f"c{number}", Labels={"com.docker.compose.service": f"service-{number}"})
     size, seconds = _timed_lists(engine.socket_path, 5)

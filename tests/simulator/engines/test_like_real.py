@@ -1,4 +1,4 @@
-"""The embedded engine answers as a real dockerd does: same calls, same codes, words, fields, types and events."""
+"""The embedded engine answers as a real dockerd does: with the same codes, texts, fields, types and events."""
 
 import json
 import re
@@ -28,11 +28,11 @@ KNOWN_DIFFERENCES = {
     "info: DriverStatus": "depends on the storage driver, which is vfs here",
     "API versions above 1.41": "events without status, id, from and Health in lists; else the fields of 1.41",
 }
-"""What is different on purpose, and why it does not matter here."""
+"""The differences that are intended, and why they do not matter here."""
 
 
 class Step(NamedTuple):
-    """A request; ``until`` is the event after which its effects are complete (a marker follows at once if empty)."""
+    """A request; ``until`` is the event after which its effects are complete; empty: at once."""
 
     method: str
     target: str
@@ -112,7 +112,7 @@ Told = Tuple[Tuple[str, ...], str, Dict[str, str]]
 
 
 class Run(NamedTuple):
-    """What one engine answered to all steps."""
+    """The answers of one engine to all steps."""
 
     answers: List[Answer]
     events: List[List[Dict[str, Any]]]
@@ -127,7 +127,7 @@ def _play(path: str) -> Run:
         for step in STEPS:
             answers.append(call(path, step.method, step.target.replace('"', "%22"), step.body))
             seen = collector.take_until(step.until, _named(step)) if step.until else []
-            # A call that is certain to make an event: what came before it belongs to the step.
+            # This call always makes an event. All events before it belong to the step.
             call(path, "GET", "/containers/marker/top")
             events.append(seen + collector.take_until("top", "marker")[:-1])
     finally:
@@ -136,7 +136,7 @@ def _play(path: str) -> Run:
 
 
 def _named(step: Step) -> str:
-    # Network events name the container by id; all else by name: the one event stream of a step has one subject.
+    # Network events name the container by id, all others by name.
     return "none" if step.until == "disconnect" else step.target.split("/")[2].split("?")[0]
 
 
@@ -166,20 +166,20 @@ EACH = pytest.mark.parametrize("index", range(len(STEPS)), ids=_ids())
 
 
 @EACH
-def test_same_status_code(runs: Tuple[Run, Run], index: int) -> None:
+def test_status_codes_are_those_of_a_real_engine(runs: Tuple[Run, Run], index: int) -> None:
     real, embedded = (run.answers[index] for run in runs)
     assert embedded.status == real.status, (real.body[:300], embedded.body[:300])
 
 
 @EACH
-def test_same_words_of_refusal(runs: Tuple[Run, Run], index: int) -> None:
+def test_refusals_have_the_text_of_a_real_engine(runs: Tuple[Run, Run], index: int) -> None:
     real, embedded = (run.answers[index] for run in runs)
     if real.status >= 400:
         assert _plain(embedded.body.decode()) == _plain(real.body.decode())
 
 
 @EACH
-def test_same_fields_and_types(runs: Tuple[Run, Run], index: int) -> None:
+def test_answers_have_the_fields_and_types_of_a_real_engine(runs: Tuple[Run, Run], index: int) -> None:
     real, embedded = (run.answers[index] for run in runs)
     if real.status < 400 and real.headers.get("Content-Type") == "application/json":
         shapes = [_shape(answer.json()) for answer in (real, embedded)]
@@ -192,27 +192,27 @@ def test_same_fields_and_types(runs: Tuple[Run, Run], index: int) -> None:
 
 
 @EACH
-def test_same_headers(runs: Tuple[Run, Run], index: int) -> None:
+def test_headers_are_those_of_a_real_engine(runs: Tuple[Run, Run], index: int) -> None:
     real, embedded = ({key: value for key, value in run.answers[index].headers.items()
                        if key not in ("Date", "Content-Length", "Transfer-Encoding", "Server")} for run in runs)
     assert embedded == real
 
 
 @EACH
-def test_same_events(runs: Tuple[Run, Run], index: int) -> None:
+def test_events_are_those_of_a_real_engine(runs: Tuple[Run, Run], index: int) -> None:
     real, embedded = ([_event(event) for event in run.events[index]] for run in runs)
     if any(action.startswith("health_status") for _, action, _ in real):
-        # Probes go on while the events are read: how many there are is a matter of time.
+        # Probes go on while the events are read, so that their number varies.
         real, embedded = _once(real), _once(embedded)
     elif {"unpause", "die"} <= {action for _, action, _ in real}:
-        # A paused container that is killed thaws and dies at once: the real engine tells it in either order.
+        # A paused container that is killed thaws and dies at once: a real engine reports both in either order.
         real, embedded = sorted(real, key=str), sorted(embedded, key=str)
     elif STEPS[index].target.startswith("/containers/sick"):
         real, embedded = ([event for event in events if "exec" not in event[1]] for events in (real, embedded))
     assert embedded == real
 
 
-def test_same_list_values(runs: Tuple[Run, Run]) -> None:
+def test_list_values_are_those_of_a_real_engine(runs: Tuple[Run, Run]) -> None:
     for index, step in enumerate(STEPS):
         if "/containers/json" in step.target and runs[0].answers[index].status == 200:
             real, embedded = (

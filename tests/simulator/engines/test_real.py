@@ -1,4 +1,4 @@
-"""A real dockerd starts, shows every state, survives being killed, and leaves nothing behind."""
+"""A real dockerd starts, shows every state, starts again after SIGKILL, and leaves nothing behind."""
 
 import os
 import socket
@@ -41,7 +41,7 @@ def _until(engine: RealEngine, name: str, words: str, seconds: float = 10.0) -> 
         time.sleep(0.02)
 
 
-def test_all_states(engine: RealEngine) -> None:
+def test_a_real_container_can_be_put_into_every_state(engine: RealEngine) -> None:
     engine.run("running", image="example/web:1.0")
     engine.run("created", start=False)
     engine.run("paused")
@@ -61,7 +61,7 @@ def test_all_states(engine: RealEngine) -> None:
     assert {name: states[name] for name in expected} == expected
 
 
-def test_killed_and_started_again(engine: RealEngine) -> None:
+def test_a_killed_dockerd_starts_again(engine: RealEngine) -> None:
     engine.run("one")
     engine.kill()
     assert not engine.running
@@ -88,7 +88,7 @@ def _traces(path: str) -> Dict[str, object]:
     }
 
 
-def test_nothing_is_left(place: str) -> None:
+def test_close_leaves_no_process_mount_or_file(place: str) -> None:
     engine = RealEngine(place + "/e")
     with engine:
         engine.run("running")
@@ -97,8 +97,8 @@ def test_nothing_is_left(place: str) -> None:
         engine.run("dead")
         engine.make_dead("dead")
         sleepers = {entry["Id"] for entry in engine.list()}
-        # containerd keeps them outside our directory, next to those of everybody else's containers.
-        sockets = engine._shim_sockets()
+        # containerd keeps them outside the engine's directory, beside those of all other containers.
+        sockets = engine._leftovers.shim_sockets()
         assert len(sockets) >= 2 and all(map(os.path.exists, sockets))
     assert _traces(place + "/e") == {"processes": set(), "mounts": [], "files": False}
     groups = subprocess.run(["find", "/sys/fs/cgroup", "-maxdepth", "4", "-type", "d"], stdout=subprocess.PIPE,
@@ -114,6 +114,6 @@ def test_a_start_that_fails_says_why_and_leaves_nothing(place: str) -> None:
     assert _traces(place + "/e") == {"processes": set(), "mounts": [], "files": False}
 
 
-def test_image_is_made_without_a_download() -> None:
+def test_the_image_is_made_without_a_download() -> None:
     assert len(busybox_tar()) > 500000
     assert not is_static("/proc/self/exe")

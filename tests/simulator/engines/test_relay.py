@@ -12,14 +12,14 @@ from xscontainer.simulator.engines.relay import Threads
 
 @pytest.fixture
 def hasty() -> Iterator[None]:
-    """Threads take turns all the time."""
+    """Let threads take turns as often as possible."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(before)
 
 
-def test_ending_while_more_are_started(hasty: None) -> None:
+def test_threads_can_end_while_more_are_started(hasty: None) -> None:
     threads = Threads()
     enough = threading.Event()
 

@@ -1,4 +1,4 @@
-"""A plain SSH client for the tests here: paramiko, with the one channel type it has no call for."""
+"""A plain SSH client for the tests here: paramiko, with the streamlocal channels that it has no call for."""
 
 import logging
 import socket
@@ -47,7 +47,7 @@ class Client:
         self.transport.join(10)
 
     def run(self, command: str, data: bytes = b"") -> Tuple[int, bytes, bytes]:
-        """Exit code, stdout, stderr."""
+        """Run a command; return exit code, stdout and stderr."""
         channel = self.transport.open_session(timeout=10)
         channel.settimeout(10)
         channel.exec_command(command)
@@ -59,7 +59,7 @@ class Client:
         return code, out, err
 
     def ask(self, command: str, data: bytes, end: bytes) -> bytes:
-        """Send to a command, read until the answer ends with ``end``; the command is left then."""
+        """Send to a command, read until the answer ends with ``end``, and leave the command."""
         channel = self.transport.open_session(timeout=10)
         channel.settimeout(10)
         channel.exec_command(command)
@@ -69,9 +69,9 @@ class Client:
             channel.close()
 
     def streamlocal(self, path: str) -> paramiko.Channel:
-        """A direct-streamlocal@openssh.com channel.
+        """Open a direct-streamlocal@openssh.com channel.
 
-        :raises paramiko.ChannelException: refused.
+        :raises paramiko.ChannelException: the guest refuses it.
         """
         transport: Any = self.transport
         number = transport._next_channel()

@@ -1,4 +1,4 @@
-"""Many guests at once, in this process and in one of their own."""
+"""Many guests at once, in this process and in another one."""
 
 import json
 import os
@@ -24,7 +24,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.a
 
 
 @pytest.mark.parametrize("kind", ["openssh", "embedded"])
-def test_100_guests(kind: str) -> None:
+def test_100_guests_start_and_end(kind: str) -> None:
     need(kind != "openssh" or not OpenSSHGuest.missing(), f"OpenSSH: {OpenSSHGuest.missing()}")
     before = threading.active_count()
     with Guests(count=100, kind=kind, engine="embedded") as guests:
@@ -41,13 +41,13 @@ def test_100_guests(kind: str) -> None:
     assert not os.path.exists(directory)
 
 
-def test_guests_of_two_runs_do_not_meet() -> None:
+def test_two_groups_of_guests_share_no_address() -> None:
     with Guests(count=3, engine="none") as first, Guests(count=3, engine="none") as second:
         ends = {(guest.address, guest.port) for guests in (first, second) for guest in guests}
         assert len(ends) == 6
 
 
-def test_real_engines_in_guests() -> None:
+def test_guests_can_have_real_engines() -> None:
     need(not RealEngine.missing(), RealEngine.missing() or "dockerd")
     need(not OpenSSHGuest.missing(), f"OpenSSH: {OpenSSHGuest.missing()}")
     with Guests(count=2, engine="real") as guests:
@@ -59,7 +59,7 @@ def test_real_engines_in_guests() -> None:
     assert not os.path.exists(guests.directory)
 
 
-def test_failing_start_names_the_guest_and_leaves_nothing(tmp_path: Any) -> None:
+def test_a_failed_start_names_the_guest_and_leaves_nothing(tmp_path: Any) -> None:
     block = AddressBlock().addresses(1)[0]
     held, = bind_all([block])
     port = held.getsockname()[1]
@@ -71,7 +71,16 @@ def test_failing_start_names_the_guest_and_leaves_nothing(tmp_path: Any) -> None
             pass
 
 
-def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_no_two_guests_of_a_process_get_the_same_address() -> None:
+    """Before, two of a hundred random addresses were equal in one of five runs, and both VMs had a conflict."""
+    blocks = [AddressBlock() for _ in range(3000)]
+    assert len({block.addresses(1)[0] for block in blocks}) == len(blocks)
+    large = AddressBlock()
+    assert len(set(large.addresses(600))) == 600 and large.addresses(600)[:3] == large.addresses(3)
+    assert large.addresses(1)[0] not in {block.addresses(1)[0] for block in blocks}
+
+
+def test_a_missing_program_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr("xscontainer.simulator.engines.processes.find_program", lambda name: None)
     with pytest.raises(NotAvailable, match="sshd"):
@@ -85,7 +94,7 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Any)
 
 
 @pytest.mark.parametrize("entry, locked", [("me:!*:::::::", True), ("me:*:20000:0:99999:7:::", False), ("", False)])
-def test_sshd_is_no_choice_for_a_locked_account(
+def test_sshd_is_not_chosen_for_a_locked_account(
         monkeypatch: pytest.MonkeyPatch, tmp_path: Any, entry: str, locked: bool) -> None:
     getent = tmp_path / "getent"
     getent.write_text(f"#!/bin/sh\n[ \"$1 $2\" = 'shadow me' ] && echo '{entry}'\n")
@@ -95,7 +104,7 @@ def test_sshd_is_no_choice_for_a_locked_account(
 
 
 class Process:
-    """The stand-alone process, spoken to line by line."""
+    """The stand-alone process, with commands and answers line by line."""
 
     def __init__(self, *arguments: str) -> None:
         self.child = subprocess.Popen(
@@ -129,7 +138,7 @@ def process() -> Iterator[Process]:
     started.end()
 
 
-def test_process_tells_where_and_obeys(process: Process) -> None:
+def test_the_process_prints_the_guests_and_obeys_commands(process: Process) -> None:
     assert [guest["containers"] for guest in process.about["guests"]] == [["c1", "c0"]] * 3
     before = time.monotonic()
     answer = process.ask(guest=1, do="pause", container="c0")
@@ -143,7 +152,7 @@ def test_process_tells_where_and_obeys(process: Process) -> None:
     assert process.ask(do="stats")["result"]["sessions"] == 0
 
 
-def test_process_refuses_nonsense_and_lives(process: Process) -> None:
+def test_the_process_refuses_invalid_commands_and_goes_on(process: Process) -> None:
     for command in ({"do": "dance"}, {"guest": 99, "do": "list"}, {"guest": 0, "do": "pause", "container": "no"},
                     {"guest": 0, "do": "guest-nothing"}, {}, {"guest": 0, "do": "pause"}):
         answer = process.ask(**command)
@@ -152,7 +161,7 @@ def test_process_refuses_nonsense_and_lives(process: Process) -> None:
 
 
 @pytest.mark.parametrize("how", ["stdin", "SIGTERM"])
-def test_process_leaves_nothing(how: str) -> None:
+def test_the_process_leaves_nothing(how: str) -> None:
     process = Process("--count", "2")
     directory = process.about["directory"]
     assert os.path.isdir(directory)

@@ -1,4 +1,4 @@
-"""Both kinds of guest do what an SSH server does, and misbehave only when asked."""
+"""Both kinds of guest do what an SSH server does, and play faults only when they are switched on."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ import pytest
 
 from tests.need import need, need_program
 from tests.simulator.guests.ssh_client import KEY_LINE, PING, Client, exchange, soon
-from tests.simulator.hearing import heard
+from tests.simulator.reading import read_some
 from xscontainer.simulator.engines import EmbeddedEngine, SimulatorError, processes
 from xscontainer.simulator.guests import Guest, OpenSSHGuest
 from xscontainer.simulator.guests.embedded import EmbeddedSSHGuest
@@ -25,7 +25,7 @@ Maker = Callable[..., Guest]
 
 @pytest.fixture(params=["openssh", "openssh-own-listener", "embedded"])
 def make(request: Any) -> Iterator[Maker]:
-    """Makes guests of one kind, with the test's key let in; closes them."""
+    """Make guests of one kind that authorize the test's key; close them in the end."""
     directory = tempfile.mkdtemp(prefix="xs-")
     made: List[Guest] = []
 
@@ -59,7 +59,7 @@ def engine(guest: Guest) -> Iterator[EmbeddedEngine]:
         yield running
 
 
-def test_login_and_host_key(guest: Guest) -> None:
+def test_an_authorized_key_logs_in_and_sees_the_host_key(guest: Guest) -> None:
     with Client(guest) as client:
         assert client.host_key == guest.host_key_base64
         soon(lambda: guest.sessions == 1)
@@ -67,12 +67,12 @@ def test_login_and_host_key(guest: Guest) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ed25519", "ecdsa", "rsa"])
-def test_kinds_of_host_key(make: Maker, kind: str) -> None:
+def test_a_guest_can_have_each_kind_of_host_key(make: Maker, kind: str) -> None:
     with make(host_key_type=kind) as guest, Client(guest) as client:
         assert client.host_key == guest.host_key_base64
 
 
-def test_unknown_key_and_revoked_key_are_refused(guest: Guest) -> None:
+def test_unknown_and_revoked_keys_are_refused(guest: Guest) -> None:
     with pytest.raises(paramiko.AuthenticationException):
         Client(guest, paramiko.ECDSAKey.generate())
     guest.revoke_all()
@@ -80,7 +80,7 @@ def test_unknown_key_and_revoked_key_are_refused(guest: Guest) -> None:
         Client(guest)
 
 
-def test_changed_host_key(guest: Guest) -> None:
+def test_a_rotated_host_key_is_shown_to_new_connections(guest: Guest) -> None:
     before = guest.host_key_base64
     after = guest.rotate_host_key("rsa")
     assert before != after == guest.host_key_base64
@@ -88,14 +88,14 @@ def test_changed_host_key(guest: Guest) -> None:
         assert client.host_key == after
 
 
-def test_command(guest: Guest) -> None:
+def test_a_command_runs_in_the_guest(guest: Guest) -> None:
     with Client(guest) as client:
         assert client.run("cat; echo bad >&2; exit 3", b"good") == (3, b"good", b"bad\n")
-        assert client.run("echo $DOCKER_HOST $HOME")[1].decode().split() == [
-            "unix://" + guest.engine_socket, guest.directory + "/home"]
+        # As in a real guest, no variable in the environment names the engine.
+        assert client.run("echo $DOCKER_HOST $HOME")[1].decode().split() == [guest.directory + "/home"]
 
 
-def test_engine_over_streamlocal(guest: Guest, engine: EmbeddedEngine) -> None:
+def test_the_engine_is_reached_over_a_streamlocal_channel(guest: Guest, engine: EmbeddedEngine) -> None:
     with Client(guest) as client:
         channel = client.streamlocal(guest.engine_socket)
         for _ in range(3):
@@ -104,7 +104,7 @@ def test_engine_over_streamlocal(guest: Guest, engine: EmbeddedEngine) -> None:
         soon(lambda: engine.connections == 0)
 
 
-def test_engine_that_ends_closes_the_channel(guest: Guest, engine: EmbeddedEngine) -> None:
+def test_the_end_of_the_engine_closes_the_channel(guest: Guest, engine: EmbeddedEngine) -> None:
     with Client(guest) as client:
         channel = client.streamlocal(guest.engine_socket)
         exchange(channel, PING, b"OK")
@@ -112,13 +112,13 @@ def test_engine_that_ends_closes_the_channel(guest: Guest, engine: EmbeddedEngin
         assert channel.recv(1) == b""
 
 
-def test_streamlocal_to_nowhere(guest: Guest) -> None:
+def test_a_streamlocal_channel_to_an_absent_socket_is_refused(guest: Guest) -> None:
     with Client(guest) as client, pytest.raises(paramiko.ChannelException) as caught:
         client.streamlocal(guest.directory + "/nobody.sock")
     assert caught.value.code == 2
 
 
-def test_refused_forwarding(guest: Guest, engine: EmbeddedEngine) -> None:
+def test_forwarding_can_be_refused(guest: Guest, engine: EmbeddedEngine) -> None:
     guest.set_forwarding(False)
     with Client(guest) as client:
         with pytest.raises(paramiko.ChannelException):
@@ -130,9 +130,9 @@ def test_refused_forwarding(guest: Guest, engine: EmbeddedEngine) -> None:
 
 
 @pytest.mark.parametrize("tool, command", [
-    ("docker", "docker system dial-stdio"), ("socat", "socat - UNIX-CONNECT:{}"), ("ncat", "ncat -U {}")])
-def test_dialling_with_the_only_tool_there_is(make: Maker, tool: str, command: str) -> None:
-    if tool != "docker":  # whose stand-in is enough where the client is not installed
+    ("docker", "docker -H unix://{} system dial-stdio"), ("socat", "socat - UNIX-CONNECT:{}"), ("ncat", "ncat -U {}")])
+def test_the_engine_is_reached_with_the_only_tool_in_the_guest(make: Maker, tool: str, command: str) -> None:
+    if tool != "docker":  # its stand-in is enough where the client is not installed
         need_program(tool)
     else:
         need(shutil.which("docker"), "the program docker")
@@ -142,7 +142,7 @@ def test_dialling_with_the_only_tool_there_is(make: Maker, tool: str, command: s
         assert client.run(f"command -v {others[0]} || command -v {others[1]}")[0] != 0
 
 
-def test_stop_refuses_and_ends_sessions(guest: Guest) -> None:
+def test_stop_ends_sessions_and_refuses_connections(guest: Guest) -> None:
     with Client(guest) as client:
         guest.stop()
         soon(lambda: not client.transport.is_active())
@@ -156,7 +156,7 @@ def test_stop_may_leave_sessions(guest: Guest) -> None:
         assert client.run("echo here")[1] == b"here\n"
 
 
-def test_restart_keeps_address_port_and_key(guest: Guest) -> None:
+def test_a_restart_keeps_address_port_and_key(guest: Guest) -> None:
     before = (guest.address, guest.port, guest.host_key_base64)
     began = time.monotonic()
     guest.restart()
@@ -165,7 +165,7 @@ def test_restart_keeps_address_port_and_key(guest: Guest) -> None:
     Client(guest).close()
 
 
-def test_frozen_guest_says_nothing_and_goes_on(guest: Guest) -> None:
+def test_a_frozen_guest_is_silent_until_thaw(guest: Guest) -> None:
     with Client(guest) as client:
         channel = client.transport.open_session()
         channel.exec_command("cat")
@@ -188,14 +188,14 @@ def test_frozen_guest_says_nothing_and_goes_on(guest: Guest) -> None:
 
 @pytest.mark.parametrize("kind, details, expected", [
     ("silent", {}, b"<silence>"), ("close", {}, b"<end>"), ("cut", {"size": 5}, b"SSH-2<end>")])
-def test_banner_faults(guest: Guest, kind: str, details: Any, expected: bytes) -> None:
+def test_a_connection_fault_strikes_the_banner(guest: Guest, kind: str, details: Any, expected: bytes) -> None:
     guest.misbehave(kind, **details)
     assert _banner(guest) == expected
     guest.behave()
     Client(guest).close()
 
 
-def test_garbage_and_huge_banner(guest: Guest) -> None:
+def test_garbage_and_huge_banners_are_sent(guest: Guest) -> None:
     guest.misbehave("garbage", times=1)
     with pytest.raises(paramiko.SSHException):
         Client(guest)
@@ -219,10 +219,10 @@ def test_late_and_slow_guests_still_serve(guest: Guest) -> None:
 def _banner(guest: Guest, size: int = 100) -> bytes:
     with socket.create_connection((guest.address, guest.port), 5) as sock:
         sock.settimeout(0.5)
-        return heard(sock, size)
+        return read_some(sock, size)
 
 
-def test_close_ends_what_clients_started(guest: Guest) -> None:
+def test_close_ends_the_programs_that_clients_started(guest: Guest) -> None:
     with Client(guest) as client:
         channel = client.transport.open_session()
         channel.exec_command("echo $$; sleep 300 & sleep 300")
@@ -233,14 +233,14 @@ def test_close_ends_what_clients_started(guest: Guest) -> None:
     assert not os.path.exists(guest.directory)
 
 
-def test_taken_port_is_an_error(make: Maker, guest: Guest) -> None:
+def test_a_port_in_use_is_an_error(make: Maker, guest: Guest) -> None:
     second = make(address=guest.address, port=guest.port)
     with pytest.raises(SimulatorError, match=str(guest.port)):
         second.start()
 
 
 @pytest.mark.parametrize("kind", ["embedded", "openssh"])
-def test_max_sessions(kind: str) -> None:
+def test_channels_beyond_max_sessions_are_refused(kind: str) -> None:
     need(kind == "embedded" or not OpenSSHGuest.missing(), f"OpenSSH: {OpenSSHGuest.missing()}")
     directory = tempfile.mkdtemp(prefix="xs-")
     try:
@@ -257,7 +257,7 @@ def test_max_sessions(kind: str) -> None:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def test_channel_faults_of_the_embedded_kind() -> None:
+def test_the_embedded_guest_plays_channel_faults() -> None:
     directory = tempfile.mkdtemp(prefix="xs-")
     with EmbeddedSSHGuest(directory + "/g") as guest, EmbeddedEngine(guest.directory, guest.engine_socket):
         guest.authorize(KEY_LINE)
@@ -276,13 +276,14 @@ def test_channel_faults_of_the_embedded_kind() -> None:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def test_guest_works_where_docker_and_its_kin_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stand_ins_replace_docker_and_socat_where_they_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     directory = tempfile.mkdtemp(prefix="xs-")
     monkeypatch.setenv("PATH", directory)
     with EmbeddedSSHGuest(directory + "/g") as guest, EmbeddedEngine(guest.directory, guest.engine_socket):
         guest.authorize(KEY_LINE)
         with Client(guest) as client:
-            for command in ("docker system dial-stdio", f"docker -H unix://{guest.engine_socket} system dial-stdio",
+            for command in (f"docker -H unix://{guest.engine_socket} system dial-stdio",
+                            f"docker --config /nowhere -H unix://{guest.engine_socket} system dial-stdio",
                             f"socat - UNIX-CONNECT:{guest.engine_socket}", f"ncat -U {guest.engine_socket}"):
                 assert client.ask(command, PING, b"OK").startswith(b"HTTP/1.1 200"), command
             code, _, err = client.run("ncat -U /nowhere.sock")
@@ -293,7 +294,7 @@ def test_guest_works_where_docker_and_its_kin_are_missing(monkeypatch: pytest.Mo
 # -- a password --------------------------------------------------------------------------------------------------------
 
 
-def test_an_embedded_guest_lets_in_who_knows_its_password_and_the_key_they_leave(tmp_path: Path) -> None:
+def test_an_embedded_guest_accepts_its_password_and_a_key_installed_with_it(tmp_path: Path) -> None:
     with EmbeddedSSHGuest(str(tmp_path / "g"), password="right") as guest:
         transport = paramiko.Transport((guest.address, guest.port))
         try:
@@ -309,7 +310,7 @@ def test_an_embedded_guest_lets_in_who_knows_its_password_and_the_key_they_leave
         assert len(guest.authorized()) == 1
 
 
-def test_without_a_password_none_is_right(tmp_path: Path) -> None:
+def test_a_guest_without_a_password_refuses_every_password(tmp_path: Path) -> None:
     with EmbeddedSSHGuest(str(tmp_path / "g")) as guest:
         transport = paramiko.Transport((guest.address, guest.port))
         try:

@@ -1,4 +1,4 @@
-"""What several tests of the simulated pool begin with."""
+"""Fixtures for tests of the simulated pool."""
 
 from typing import Any, Iterator
 
@@ -19,7 +19,7 @@ def furnished(tmp_path: Any) -> Iterator[Pool]:
 
 @pytest.fixture
 def client(furnished: Pool) -> Iterator[Any]:
-    """PyPI's XenAPI, logged in over TCP."""
+    """Return a session of PyPI's XenAPI over TCP."""
     library = pytest.importorskip("XenAPI")
     session = library.Session("http://127.0.0.1:{}/".format(furnished.coordinator.tcp_port))
     session.xenapi.login_with_password("root", ROOT_PASSWORD, "1.0", "test")

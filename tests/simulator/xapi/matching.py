@@ -1,4 +1,4 @@
-"""Comparing answers with recorded ones: placeholders stand for values that are found out on the way."""
+"""Comparing answers with recorded ones, with placeholders for values that differ in each run."""
 
 import re
 from typing import Any, Dict, List, Tuple
@@ -19,7 +19,7 @@ class Mismatch(Exception):
 
 
 def expand(value: Any) -> Any:
-    """A recorded value with its repetitions written out."""
+    """Return a recorded value with its repetitions written out."""
     if isinstance(value, dict):
         if list(value) == ["$repeat"]:
             return value["$repeat"][0] * value["$repeat"][1]
@@ -32,13 +32,16 @@ def expand(value: Any) -> Any:
 
 
 class Bindings:
-    """Placeholder -> value, as far as known."""
+    """The known values of placeholders."""
 
     def __init__(self) -> None:
         self.known: Dict[str, str] = {}
 
     def fill(self, value: Any) -> Any:
-        """A recorded request with its placeholders replaced; KeyError for one that is not known."""
+        """Return a recorded request with its placeholders replaced.
+
+        :raises KeyError: a placeholder has no value yet.
+        """
         if isinstance(value, dict):
             return {self.fill(k): self.fill(v) for k, v in value.items()}
         if isinstance(value, list):
@@ -68,7 +71,7 @@ class Bindings:
         return "".join(out), names
 
     def text(self, expected: str, actual: str) -> bool:
-        """Whether a text fits; binds what it shows."""
+        """Return whether a text fits; bind the references in it."""
         if "<" not in expected:
             return expected == actual
         pattern, names = self._pattern(expected)
@@ -113,7 +116,7 @@ class Bindings:
             raise Mismatch("{}: {} should not be there".format(where, list(left)[:5]))
 
     def _bind_member(self, key: str, value: Any, left: Dict[str, Any], where: str) -> None:
-        """Find the member that a key of unknown value stands for: the first that fits."""
+        """Bind a placeholder that is a key to the first member that fits."""
         for name in list(left):
             before = dict(self.known)
             try:

@@ -32,13 +32,13 @@ Special = Callable[["Replay", Step], None]
 
 
 def load_steps() -> Dict[str, List[Step]]:
-    """File name -> its steps."""
+    """Return file name -> its steps."""
     with gzip.open(STEPS) as stream:
         return json.loads(stream.read().decode())
 
 
 class Replay:
-    """One file's run: the pool, the callers' connections and sessions, what placeholders stand for."""
+    """The run of one file: the pool, the callers' connections and sessions, the placeholders' values."""
 
     def __init__(self, pool: Pool, steps: List[Step]) -> None:
         self.pool = pool
@@ -68,24 +68,24 @@ class Replay:
             pool.add_user(user, user + "-pw", role)
 
     def bind(self, name: str, cls: str, ref: str) -> str:
-        """Say what <ref:name> and <uuid:name> are."""
+        """Set the values of <ref:name> and <uuid:name>."""
         self.bound.known["<ref:{}>".format(name)] = ref
         self.bound.known["<uuid:{}>".format(name)] = self.pool.record(cls, ref)["uuid"]
         return ref
 
     def ref(self, name: str) -> str:
-        """What <ref:name> stands for."""
+        """Return the reference that <ref:name> stands for."""
         return self.bound.known["<ref:{}>".format(name)]
 
     def close(self) -> None:
-        """Hang up every connection, wait for what scenes have started."""
+        """Close every connection, and wait for the threads of the scenes."""
         for thread in self.threads:
             thread.join()
         for client in self._clients.values():
             client.close()
 
     def _door(self, step: Step) -> Tuple[int, bool]:
-        """Which host, and whether by its local socket."""
+        """Return the host, and whether the step used its local socket."""
         caller, name = step["as"], step["name"]
         if name.startswith(("member-tcp", "member-json-tcp")):
             return 1, False
@@ -94,7 +94,7 @@ class Replay:
         return 0, caller.startswith("local-root")
 
     def client(self, step: Step) -> Client:
-        """The caller's connection."""
+        """Return the caller's connection."""
         number, local = self._door(step)
         key = "{}-{}-{}".format(step["as"], number, local)
         if key not in self._clients:
@@ -102,7 +102,7 @@ class Replay:
         return self._clients[key]
 
     def session(self, step: Step) -> str:
-        """The caller's session, opened when it is first needed."""
+        """Return the caller's session, which is opened at the first use."""
         for prefix, name in self.session_of.items():
             if step["name"].startswith(prefix):
                 if not name:
@@ -121,7 +121,7 @@ class Replay:
         return self.sessions[caller]
 
     def run(self) -> None:
-        """Every step; what differs is collected in `problems`."""
+        """Run every step, and collect the differences in `problems`."""
         for step in self.steps:
             name = step["name"]
             if name in self.before:
@@ -151,7 +151,7 @@ class Replay:
         self.bound.known.pop("<session>", None)
 
     def _patience(self, step: Step) -> float:
-        """Seconds that an event.from must wait for nothing, which are fewer than the recorded ones."""
+        """Return the seconds that an event.from without events must wait, fewer than recorded."""
         outer = step["reply"]
         batch = outer.get("Value") or outer.get("result") if isinstance(outer, dict) else None
         if step["method"] != "event.from" or not isinstance(batch, dict) or batch.get("events") != []:
@@ -183,7 +183,7 @@ class Replay:
         return raw_exchange(self.pool.hosts[number], local, request, patience), path
 
     def _send_sized(self, step: Step, text: str) -> Tuple[Response, str]:
-        """A VM.set_other_config whose body has exactly the recorded number of bytes."""
+        """Send a VM.set_other_config whose body has exactly the recorded number of bytes."""
         match = re.search(r"body of exactly (\d+) bytes", text)
         assert match
         as_json = ".json." in step["name"]
@@ -223,7 +223,7 @@ class Replay:
             self._compare_raw(step, response, expected == whole)
 
     def _compare_raw(self, step: Step, response: Response, exactly: bool) -> None:
-        """The body byte by byte; where an order is not promised, at least its tags and their nesting."""
+        """Compare the body byte by byte; without a promised order only its tags and their nesting."""
         text = re.sub(r"\{\$repeat x (\d+)\}", lambda m: "x" * int(m.group(1)), step["raw"])
         actual = response.body.decode("utf-8", "replace")
         if exactly and self.bound.text(text, actual):
@@ -234,7 +234,7 @@ class Replay:
             self._same_tags(ElementTree.fromstring(marked.encode()), ElementTree.fromstring(actual), step["name"])
 
     def _same_tags(self, expected: ElementTree.Element, actual: ElementTree.Element, where: str) -> None:
-        """Every value has the recorded type."""
+        """Raise Mismatch unless every value has the recorded type."""
         if expected.tag != actual.tag:
             raise Mismatch("{}: <{}> is not <{}>".format(where, actual.tag, expected.tag))
         if expected.tag == "struct":

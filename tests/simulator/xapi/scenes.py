@@ -1,4 +1,4 @@
-"""What was set up beside the recorded steps: objects that existed, and writes between steps."""
+"""The set-up beside the recorded steps: objects that existed, and writes between steps."""
 
 import os
 import re
@@ -21,7 +21,7 @@ sys.stdout.write(xmlrpc.client.dumps(({"Status": "Success", "Value": value},), m
 """
 
 
-# Fields whose value is that of one run; what of it can be compared.
+# Fields whose values differ in each run, with the comparable part.
 _SHAPES: Dict[str, Callable[[Any], Any]] = {
     "snapshot_metadata": bool,
     "domid": lambda v: int(v) >= 0,
@@ -38,7 +38,7 @@ def install(directory: str, name: str, source: str, mode: int = 0o755) -> None:
 
 
 def recording_plugin(source: str, socket_path: str) -> str:
-    """The recorded plugin for this machine: its interpreter, the host's socket, and UTF-8 whatever the version."""
+    """Return the recorded plugin for this machine's interpreter and the host's socket, with UTF-8."""
     source = source.replace("#!/usr/bin/python3", "#!" + sys.executable, 1)
     source = source.replace("/var/lib/xcp/xapi", socket_path)
     source = source.replace("xmlrpc.client.loads(sys.argv[1])", "xmlrpc.client.loads(os.fsencode(sys.argv[1]))", 1)
@@ -54,7 +54,7 @@ def recording_plugin(source: str, socket_path: str) -> str:
 
 
 def plugins(replay: Replay, source: str) -> None:
-    """The plugins of the recordings on both hosts."""
+    """Install the plugins of the recordings on both hosts."""
     for host in replay.pool.hosts:
         install(host.plugin_dir, "recplug", recording_plugin(source, host.socket_path))
         install(host.plugin_dir, "labecho", "#!" + sys.executable + LABECHO)
@@ -63,31 +63,29 @@ def plugins(replay: Replay, source: str) -> None:
 
 
 def halted_vm(replay: Replay, name: str, **fields: Any) -> str:
-    """A halted VM, bound to its name."""
+    """Make a halted VM and bind it to its name."""
     return replay.bind(name, "VM", replay.pool.create_vm(fields.pop("label", name), power_state="Halted", **fields))
 
 
 def place(replay: Replay, host_number: int) -> None:
-    """Let every VM.start choose that host."""
-    replay.pool.choose_host = (  # type: ignore[method-assign]
-        lambda vm: replay.pool.db.find("host", replay.pool.hosts[host_number - 1].ref)
-    )
+    """Make every VM.start choose that host."""
+    replay.pool.placement = lambda vm: replay.pool.db.find("host", replay.pool.hosts[host_number - 1].ref)
 
 
 def agents_on(replay: Replay, host_number: int) -> None:
-    """Only VMs on that host have a guest that can be asked to do something, as it was recorded."""
+    """Give guest agents to VMs on that host only, as in the recording."""
     ref = replay.pool.hosts[host_number - 1].ref
     replay.pool.has_agent = lambda vm: vm["resident_on"] == ref  # type: ignore[method-assign]
 
 
 def leftovers(replay: Replay, cls: str, count: int, **values: Any) -> None:
-    """Objects left by what was recorded before."""
+    """Make the objects that earlier recordings left."""
     for _number in range(count):
         replay.pool.db.create(cls, dict(values))
 
 
 def session_scene(replay: Replay) -> None:
-    """session.json."""
+    """Prepare session.json."""
     replay.pool.sessions.users["root"] = replay.pool.sessions.users["root"]._replace(password="root-password")
     replay.session_of.update(
         {
@@ -120,7 +118,7 @@ def session_scene(replay: Replay) -> None:
 
 
 def permissions(replay: Replay, step: Step) -> None:
-    """The list of permissions is recorded as its length, its beginning and a sample."""
+    """Compare the list of permissions with its recorded length, beginning and sample."""
     expected = step["reply"]["Value"]
     session = replay.session(step)
     actual = replay.client(step).call(step["method"], session, session)
@@ -132,7 +130,7 @@ def permissions(replay: Replay, step: Step) -> None:
 
 
 def errors_scene(replay: Replay) -> None:
-    """errors.json."""
+    """Prepare errors.json."""
     halted_vm(replay, "vm1")
     place(replay, 2)
     agents_on(replay, 1)
@@ -151,7 +149,7 @@ def errors_scene(replay: Replay) -> None:
 
 
 def other_config_scene(replay: Replay) -> None:
-    """other_config.json."""
+    """Prepare other_config.json."""
     halted_vm(
         replay,
         "vm1",
@@ -166,7 +164,7 @@ def other_config_scene(replay: Replay) -> None:
 
 
 def left_by_others(replay: Replay, step_name: str, cls: str) -> None:
-    """Objects that an answer shows and that no step of the file makes: they were there."""
+    """Make the objects that an answer shows and that no step of the file makes."""
     shown = next(s for s in replay.steps if s["name"] == step_name)["reply"]["Value"]
     convert = {"int": int, "datetime": lambda text: "19700101T00:00:00Z" if "<" in text else text}
     fields = replay.pool.model.classes[cls].fields
@@ -181,7 +179,7 @@ def left_by_others(replay: Replay, step_name: str, cls: str) -> None:
 
 
 def messages_scene(replay: Replay) -> None:
-    """messages_tasks_secrets.json."""
+    """Prepare messages_tasks_secrets.json."""
     halted_vm(replay, "vm1")
     halted_vm(replay, "vm2")
     for number in range(1, 27):
@@ -201,12 +199,12 @@ def messages_scene(replay: Replay) -> None:
 
 
 def without_shutdown(reply: Any) -> Any:
-    """Messages without one that was left by another file (and that get_all did not show)."""
+    """Return the messages without one of another file, which get_all did not show."""
     return {ref: r for ref, r in reply["Value"].items() if r["name"] != "VM_SHUTDOWN"}
 
 
 def task_of_ended_session(replay: Replay) -> None:
-    """A task whose session is gone."""
+    """Make a task and end its session."""
     client = Client(replay.pool.hosts[0])
     session = client.call("session.login_with_password", "root", "", "1.0", "ended")
     replay.bind("task-of-session", "task", client.call("task.create", session, "of-a-session", ""))
@@ -215,13 +213,13 @@ def task_of_ended_session(replay: Replay) -> None:
 
 
 def say_again(replay: Replay) -> None:
-    """One more message."""
+    """Add one more message."""
     ref = replay.pool.messages.add("ROLE_MSG", 3, "VM", replay.bound.known["<uuid:vm1>"], "again")
     replay.bound.known["<ref:msg-again>"] = ref
 
 
 def burst(replay: Replay, step: Step) -> None:
-    """Fifty messages: in which order they are shown."""
+    """Check the order of fifty messages."""
     session, client = replay.session(step), replay.client(step)
     vm = replay.bound.known["<uuid:vm1>"]
     started = time.monotonic()
@@ -239,7 +237,7 @@ def burst(replay: Replay, step: Step) -> None:
 
 
 def records_scene(replay: Replay) -> None:
-    """records.json."""
+    """Prepare records.json."""
     pool = replay.pool
     halted_vm(
         replay, "vm-halted", label="halted", tags=["t1"], other_config={"a": "1", "unicode": "\u00e9", "empty": ""}
@@ -274,7 +272,7 @@ def records_scene(replay: Replay) -> None:
 
 
 def second_host(replay: Replay) -> None:
-    """In what the recorded member differed from the coordinator."""
+    """Set the fields in which the recorded member differed from the coordinator."""
     pool = replay.pool
     for field in ("external_auth_type", "external_auth_service_name"):
         pool.set_field("host", pool.hosts[1].ref, field, "")
@@ -283,7 +281,7 @@ def second_host(replay: Replay) -> None:
 
 
 def records_made(replay: Replay) -> None:
-    """A message and a task, made by the caller of the steps."""
+    """Make a message and a task as the caller of the steps."""
     vm = replay.bound.known["<uuid:vm-halted>"]
     known = replay.bound.known
     for uuid in (vm, "11111111-2222-4333-8444-555555555555"):
@@ -297,33 +295,33 @@ def records_made(replay: Replay) -> None:
 
 
 def only_keys(replay: Replay, step: Step) -> None:
-    """Recorded as the keys of the answer."""
+    """Compare the keys of the answer, which alone were recorded."""
     reply = replay.client(step).call(step["method"], replay.session(step), *step["params"][1:])
     replay.bound.same(step["reply"]["Value"]["$keys"], list(reply), step["name"])
 
 
 def only_length(replay: Replay, step: Step) -> None:
-    """Recorded as the length of the answer."""
+    """Compare the length of the answer, which alone was recorded."""
     reply, _response = replay.client(step).json(step["method"], [])
     assert len(reply["result"]) == step["reply"]["result"]["$length"]
 
 
 def without_mac(reply: Any) -> Any:
-    """A VIF or several without the address that was made up."""
+    """Return one VIF or several, with a valid MAC address replaced by True."""
     if not isinstance(reply, dict):
         return reply
     return {k: re.match("(..:){5}..$", v) is not None if k == "MAC" else without_mac(v) for k, v in reply.items()}
 
 
 def without_run(reply: Any) -> Any:
-    """Records without what depends on the run: domain and generation ids, the dump that a snapshot carries."""
+    """Return records without values of one run: domain and generation ids, a snapshot's dump."""
     if not isinstance(reply, dict):
         return reply
     return {k: _SHAPES[k](v) if k in _SHAPES else without_run(v) for k, v in reply.items()}
 
 
 def without_counts(reply: Any) -> Any:
-    """An event batch without what depends on the run: ids, numbers of objects (their names and types stay)."""
+    """Return an event batch without values of one run: ids and numbers of objects."""
     batch = reply.get("Value", reply.get("result"))
     if not isinstance(batch, dict) or "events" not in batch:
         return reply
@@ -345,7 +343,7 @@ def _order(event: Dict[str, Any]) -> List[str]:
 
 
 def plugin_surroundings(reply: Any) -> Any:
-    """What labecho reports without interpreter and paths."""
+    """Return labecho's report without interpreter and paths."""
     import json
 
     if reply["Status"] != "Success":
@@ -355,7 +353,7 @@ def plugin_surroundings(reply: Any) -> Any:
 
 
 def later(seconds: float, work: Callable[[], None]) -> threading.Thread:
-    """Do something while a step waits."""
+    """Start a function while a step waits."""
 
     def run() -> None:
         time.sleep(seconds)

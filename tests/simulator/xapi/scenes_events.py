@@ -1,4 +1,4 @@
-"""Scenes of events.json and events_more.json, and the comparison of what an operation's events show."""
+"""Scenes of events.json and events_more.json, and the comparison of an operation's events."""
 
 import ast
 import json
@@ -23,7 +23,7 @@ _COMPARED = {
 
 
 def events_scene(replay: Replay) -> None:
-    """events.json."""
+    """Prepare events.json."""
     pool = replay.pool
     pool.step_delay = 0.02
     second_host(replay)
@@ -65,7 +65,7 @@ def events_scene(replay: Replay) -> None:
 
 
 def events_more_scene(replay: Replay) -> None:
-    """events_more.json."""
+    """Prepare events_more.json."""
     replay.pool.step_delay = 0.02
     halted_vm(replay, "vm1")
     agents_on(replay, 1)
@@ -82,7 +82,7 @@ def events_more_scene(replay: Replay) -> None:
 
 
 def events_common(replay: Replay) -> None:
-    """What both files share."""
+    """Assign the special steps that both recordings have."""
     for step in replay.steps:
         name = step["name"]
         if name.startswith("life.") and name not in replay.skipped:
@@ -93,7 +93,7 @@ def events_common(replay: Replay) -> None:
 
 
 def batch_by_object(reply: Any) -> Any:
-    """An event batch as reference -> event, without ids and numbers of objects (their names and types stay)."""
+    """Return an event batch as reference -> event, without ids and numbers of objects."""
     outer = reply if isinstance(reply, dict) else {}
     batch = outer.get("Value", outer.get("result"))
     if not isinstance(batch, dict) or "events" not in batch:
@@ -123,7 +123,7 @@ def drop(replay: Replay, cls: str, name: str) -> None:
 
 
 def stop(replay: Replay, name: str) -> None:
-    """End a VM that runs."""
+    """Stop a running VM."""
     if replay.pool.vm(replay.ref(name))["power_state"] != "Halted":
         client = Client(replay.pool.hosts[0])
         client.call("VM.hard_shutdown", replay.session({"as": "local-root", "name": ""}), replay.ref(name))
@@ -131,12 +131,12 @@ def stop(replay: Replay, name: str) -> None:
 
 
 def zero_token(replay: Replay) -> None:
-    """Nothing to do: the tokens before were answers."""
+    """Check that the token exists: earlier answers have bound it."""
     assert "<token:9>" in replay.bound.known
 
 
 def make_vm5(replay: Replay) -> None:
-    """A VM made beside the steps."""
+    """Make a VM beside the steps."""
     halted_vm(replay, "vm5")
 
 
@@ -147,25 +147,25 @@ def _destroy(replay: Replay, name: str) -> None:
 
 
 def end_vm5(replay: Replay) -> None:
-    """Changed and destroyed between two polls."""
+    """Change and destroy vm5 between two polls."""
     replay.pool.set_key(replay.ref("vm5"), "k", "1")
     _destroy(replay, "vm5")
 
 
 def create_and_destroy(replay: Replay, _step: Step) -> None:
-    """Made and destroyed between two polls."""
+    """Make and destroy a VM between two polls."""
     halted_vm(replay, "vm4")
     _destroy(replay, "vm4")
 
 
 def destroy_soon(replay: Replay) -> None:
-    """vm6 is destroyed while the next step waits."""
+    """Destroy vm6 while the next step waits."""
     halted_vm(replay, "vm6")
     step = replay.steps[[s["name"].split(".")[0] for s in replay.steps].index("destroy-while-waiting")]
     bind_token(replay, step["params"][2], "vm6")
 
     def destroy() -> None:
-        # Who waits is to see it begin, also on a machine that has better things to do.
+        # The reader must see it begin, on a busy machine, too.
         usual, replay.pool.step_delay = replay.pool.step_delay, 0.5
         _destroy(replay, "vm6")
         replay.pool.step_delay = usual
@@ -174,13 +174,13 @@ def destroy_soon(replay: Replay) -> None:
 
 
 def end_copies(replay: Replay) -> None:
-    """Snapshot and clone are destroyed beside the steps."""
+    """Destroy snapshot and clone beside the steps."""
     _destroy(replay, "sn")
     _destroy(replay, "cn")
 
 
 def message_token(replay: Replay) -> None:
-    """A token from behind the last message."""
+    """Bind a token after the last message."""
     client = Client(replay.pool.hosts[0])
     session = replay.session({"as": "local-root", "name": ""})
     replay.bound.known["<token:3>"] = client.call("event.from", session, ["message"], "", 0.0)["token"]
@@ -188,39 +188,39 @@ def message_token(replay: Replay) -> None:
 
 
 def without_leftovers(reply: Any) -> Any:
-    """A first batch of everything, or of messages: without what other files left and the place of the next event."""
+    """Return a first batch without objects of other files and without the token of the next event."""
     events = reply["batch"]["events"]
     return [reply["batch"]["counts"], {ref: e for ref, e in events.items() if e["class"] not in ("message", "host")}]
 
 
 def without_result(reply: Any) -> Any:
-    """Tasks without the plugin's value, which tells of the machine."""
+    """Return tasks without the plugin's value, which depends on the machine."""
     return {ref: dict(e, snapshot=dict(e["snapshot"], result="")) for ref, e in reply["batch"]["events"].items()}
 
 
 def bind_token(replay: Replay, token: str, name: str, cls: str = "VM") -> None:
-    """A token from just behind the last change of an object."""
+    """Bind a token just after the last change of an object."""
     row = replay.pool.db.find(cls, replay.ref(name))
     replay.bound.known[token] = "{:020d},{:020d}".format(row.modified, 0)
 
 
 def note_tokens(replay: Replay) -> None:
-    """The token before the write that comes."""
+    """Bind the token before the next write."""
     bind_token(replay, "<token:45>", "vm1")
 
 
 def future_token(replay: Replay) -> None:
-    """A token that no write has reached yet."""
+    """Bind a token that no write has reached yet."""
     replay.bound.known["<token:51>"] = "{:020d},{:020d}".format(replay.pool.db.generation + 1000, 0)
 
 
 def unpadded(token: str) -> str:
-    """A token without its zeros."""
+    """Return a token without its leading zeros."""
     return ",".join(str(int(part)) for part in token.split(","))
 
 
 def wait_async(replay: Replay) -> None:
-    """Until the Async call has ended."""
+    """Wait for the end of the Async call."""
     deadline = time.monotonic() + DEADLINE
     while replay.pool.record("task", replay.ref("async-task"))["status"] == "pending":
         assert time.monotonic() < deadline
@@ -228,12 +228,12 @@ def wait_async(replay: Replay) -> None:
 
 
 def guest_reports(replay: Replay, step: Step) -> None:
-    """The guest's agent reports addresses."""
+    """Let the guest's agent report addresses."""
     replay.pool.set_networks(replay.ref("vm1"), step["params"][1])
 
 
 def logout_while_waiting(replay: Replay, step: Step) -> None:
-    """Another connection ends the session."""
+    """End the session through another connection."""
     client, other = Client(replay.pool.hosts[0]), Client(replay.pool.hosts[0])
     session = client.call("session.login_with_password", "root", "", "1.0", "x")
     thread = later(0.2, lambda: other.call("session.logout", session))
@@ -252,7 +252,7 @@ def logout_while_waiting(replay: Replay, step: Step) -> None:
 
 
 class Change(NamedTuple):
-    """One field of one object's class that took a value, and in which batch."""
+    """A new value of one field of an object, with its class and batch."""
 
     batch: int
     key: Tuple[str, str, str]
@@ -322,7 +322,7 @@ def _first_after(changes: List[Change], key: Tuple[str, str, str], start: int) -
 
 
 def compare_changes(expected: List[Change], actual: List[Change]) -> None:
-    """Each recorded change is there, and within a class none comes before one that was recorded earlier."""
+    """Check that each recorded change is seen, in the recorded order within its class."""
     for cls in _COMPARED:
         ours = [c for c in actual if c.key[0] == cls]
         position = 0
@@ -337,7 +337,7 @@ def compare_changes(expected: List[Change], actual: List[Change]) -> None:
 
 
 def life(replay: Replay, step: Step) -> None:
-    """Run an operation with a reader beside it; compare its result and the order of what the reader saw."""
+    """Run an operation beside a reader; compare its result and the order of the reader's events."""
     session, client = replay.session(step), replay.client(step)
     classes = [replay.bound.fill(c) for c in step["classes"]]
     vm = replay.ref("vm1")
@@ -380,7 +380,7 @@ def life(replay: Replay, step: Step) -> None:
 
 
 def wake_ups(replay: Replay, step: Step) -> None:
-    """How long after a write a waiting reader returns: in the order of what was recorded."""
+    """Check that a waiting reader returns as soon after a write as in the recording."""
     reader_at, writer_at = [0 if "coordinator" in part else 1 for part in step["name"].split(",")]
     reader = Client(replay.pool.hosts[reader_at])
     writer = Client(replay.pool.hosts[writer_at])
@@ -402,12 +402,12 @@ def wake_ups(replay: Replay, step: Step) -> None:
     reader.close()
     writer.close()
     median = sorted(taken)[len(taken) // 2]
-    # A few milliseconds on a machine that does nothing else; without a wake-up it would be seconds.
+    # It takes a few milliseconds on an idle machine; without a wake-up it would take seconds.
     assert median < 0.5, "median {:.1f} ms, recorded {}".format(median * 1000, step["reply"]["median_ms"])
 
 
 def burst(replay: Replay, step: Step) -> None:
-    """Sixty writes 10 ms apart: values are seen in order, the last one always."""
+    """Check that of sixty writes 10 ms apart values are seen in order, the last one always."""
     client, writer = Client(replay.pool.hosts[0]), Client(replay.pool.hosts[0])
     session = client.call("session.login_with_password", "root", "", "1.0", "timing")
     vm = replay.ref("vm1")

@@ -15,7 +15,7 @@ DEADLINE = 20.0
 
 
 def plugins_scene(replay: Replay) -> None:
-    """plugins.json."""
+    """Prepare plugins.json."""
     running_vms(replay)
     for step in replay.steps:
         name = step["name"]
@@ -32,21 +32,22 @@ def plugins_scene(replay: Replay) -> None:
 
 
 def plugins_more_scene(replay: Replay) -> None:
-    """plugins_more.json."""
+    """Prepare plugins_more.json."""
     running_vms(replay)
     for step in replay.steps:
         replay.special[step["name"]] = several
 
 
 def running_vms(replay: Replay) -> None:
-    """A VM on each host, without an agent."""
+    """Make a VM without an agent on each host."""
     for number, host in enumerate(replay.pool.hosts, 1):
         name = "vm-on-host{}".format(number)
-        replay.bind(name, "VM", replay.pool.create_vm(name, host=host, agent=False))
+        vm = replay.bind(name, "VM", replay.pool.create_vm(name, host=host))
+        replay.pool.remove_agent(vm)
 
 
 def wait_for_task(step: Step) -> Callable[[Replay], None]:
-    """Before a look at a task: wait until it is where the recorded one was."""
+    """Wait until a task has the recorded status."""
     reply = step["reply"].get("Value", step["reply"].get("result"))
     status = reply.get("status") if isinstance(reply, dict) else None
 
@@ -77,12 +78,12 @@ def _changed(reply: Any, change: Callable[[str], Any]) -> Any:
 
 
 def without_traceback(reply: Any) -> Any:
-    """A crash's stderr up to the traceback, which is that of the interpreter."""
+    """Return a crash's stderr up to the traceback, which depends on the interpreter."""
     return _changed(reply, lambda text: text.split("Traceback", 1)[0])
 
 
 def how_called(reply: Any) -> Any:
-    """What the plugin saw of its call, but for user and interpreter."""
+    """Return what the plugin saw of its call, but for user and interpreter."""
     told = json.loads(reply["Value"])
     told["env"].pop("LC_CTYPE", None)  # set by newer interpreters themselves
     told["argv0"] = os.path.basename(told["argv0"])
@@ -92,7 +93,7 @@ def how_called(reply: Any) -> Any:
 
 
 def who_calls(reply: Any) -> Any:
-    """What the plugin learned of its session; the number of permissions only roughly."""
+    """Return what the plugin learned of its session; the number of permissions only roughly."""
     if reply["Status"] != "Success":
         return reply
     told = json.loads(reply["Value"])
@@ -101,12 +102,12 @@ def who_calls(reply: Any) -> Any:
 
 
 def without_place(reply: Any) -> Any:
-    """A task whose host is not decided yet."""
+    """Return a task without its host, which is not chosen yet."""
     return dict(reply["Value"], resident_on="")
 
 
 class _Timed:
-    """A call in a thread of its own."""
+    """A call in its own thread."""
 
     def __init__(self, replay: Replay, method: str, params: List[Any], delay: float) -> None:
         self._client = Client(replay.pool.hosts[0])
@@ -126,7 +127,7 @@ class _Timed:
 
 
 def concurrent(replay: Replay, step: Step) -> None:
-    """Two calls, the second 0.2 s after the first: what came of them, and in which order they ended.
+    """Compare the results of two calls, the second 0.2 s after the first, and the order of their ends.
 
     Plugins run for 0.7 s here, for 1.5 s in the recording.
     """
@@ -163,7 +164,7 @@ def concurrent(replay: Replay, step: Step) -> None:
 
 
 def several(replay: Replay, step: Step) -> None:
-    """A race of several calls on one VM: each succeeds or finds the VM busy, one at least succeeds."""
+    """Let several calls on one VM race: each succeeds or finds the VM busy, and at least one succeeds."""
     match = re.match(r"(\d+) VM.* on (host\d), sent ([\d.]+) s apart, plugin runs ([\d.]+) s", step["note"])
     assert match
     vm = replay.ref("vm-on-" + match.group(2))

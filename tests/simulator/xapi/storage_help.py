@@ -1,4 +1,4 @@
-"""Words that the tests of storage share."""
+"""Helpers that the tests of storage share."""
 
 from typing import Any, Callable, Dict, List
 
@@ -10,7 +10,7 @@ MIB = 1048576
 
 
 def failure(call: Callable[..., Any], *params: Any) -> List[str]:
-    """The details of the failure that a call must end in."""
+    """Return the details of the failure that a call must raise."""
     library = pytest.importorskip("XenAPI")
     with pytest.raises(library.Failure) as caught:
         call(*params)
@@ -19,12 +19,12 @@ def failure(call: Callable[..., Any], *params: Any) -> List[str]:
 
 
 def sr_named(pool: Pool, name: str) -> str:
-    """The reference of the SR of that name."""
+    """Return the reference of the SR of that name."""
     return next(ref for ref, record in pool.records("SR").items() if record["name_label"] == name)
 
 
 def vdi_record(sr: str, size: int = 2 * MIB, **fields: Any) -> Dict[str, Any]:
-    """What VDI.create needs."""
+    """Return a record for VDI.create."""
     record: Dict[str, Any] = {
         "name_label": "disk",
         "name_description": "",
@@ -40,7 +40,7 @@ def vdi_record(sr: str, size: int = 2 * MIB, **fields: Any) -> Dict[str, Any]:
 
 
 def vbd_record(vm: str, vdi: str, **fields: Any) -> Dict[str, Any]:
-    """What VBD.create needs: a disk that is written; no VDI makes an empty CD drive."""
+    """Return a record for VBD.create: of a writable disk, or without a VDI of an empty CD drive."""
     record: Dict[str, Any] = {
         "VM": vm,
         "VDI": vdi or "OpaqueRef:NULL",
@@ -58,6 +58,6 @@ def vbd_record(vm: str, vdi: str, **fields: Any) -> Dict[str, Any]:
 
 
 def content_of(pool: Pool, vdi: str) -> bytes:
-    """What a disk holds."""
+    """Return a disk's content."""
     with open(pool.disk_path(vdi), "rb") as stream:
         return stream.read()

@@ -17,7 +17,7 @@ FOLLOW = os.path.join(os.path.dirname(os.path.abspath(__file__)), "follow_pool.m
 
 @pytest.fixture
 def pool(tmp_path: Any) -> Iterator[Pool]:
-    """Two hosts with a plugin, a user who may do everything."""
+    """Make two hosts with a plugin, and a user with all rights."""
     with Pool(str(tmp_path), hosts=2) as made:
         made.add_user("admin", "admin-pw", "pool-admin")
         for host in made.hosts:
@@ -27,7 +27,7 @@ def pool(tmp_path: Any) -> Iterator[Pool]:
 
 @pytest.fixture
 def session(pool: Pool) -> Iterator[Any]:
-    """A XenAPI session over TCP."""
+    """Return a XenAPI session over TCP."""
     made = XenAPI.Session("http://127.0.0.1:{}/".format(pool.coordinator.tcp_port))
     made.xenapi.login_with_password("root", ROOT_PASSWORD, "1.0", "python")
     yield made
@@ -35,8 +35,8 @@ def session(pool: Pool) -> Iterator[Any]:
     made("close")()
 
 
-def test_python_reads_and_writes_records(pool: Pool, session: Any) -> None:
-    """Records, fields and maps, and failures as exceptions."""
+def test_a_python_client_reads_and_writes_records(pool: Pool, session: Any) -> None:
+    """Failures are exceptions."""
     ref = pool.create_vm("one", other_config={"a": "1"}, networks={"0/ip": "127.7.0.2"})
     record = session.xenapi.VM.get_record(ref)
     assert (record["name_label"], record["power_state"], record["VCPUs_max"]) == ("one", "Running", "1")
@@ -50,8 +50,8 @@ def test_python_reads_and_writes_records(pool: Pool, session: Any) -> None:
     assert set(session.xenapi.VM.get_all_records()) == set(pool.records("VM"))
 
 
-def test_python_follows_events(pool: Pool, session: Any) -> None:
-    """A local superuser may spell it event_from; a change arrives as one event with the whole record."""
+def test_a_python_client_follows_events(pool: Pool, session: Any) -> None:
+    """A local superuser may call event_from, too. A change arrives as one event with the whole record."""
     ref = pool.create_vm("one")
     batch = session.xenapi.event_from(["vm", "vm_guest_metrics"], "", 1.0)
     assert {e["ref"] for e in batch["events"] if e["class"] == "vm"} == set(pool.records("VM"))
@@ -63,8 +63,8 @@ def test_python_follows_events(pool: Pool, session: Any) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_python_calls_a_plugin(pool: Pool, session: Any, number: int) -> None:
-    """On the coordinator with the caller's session, on a member with another."""
+def test_a_python_client_calls_a_plugin(pool: Pool, session: Any, number: int) -> None:
+    """The plugin gets the caller's session on the coordinator, another one on a member."""
     told = json.loads(session.xenapi.host.call_plugin(pool.hosts[number].ref, "labecho", "fn", {"é": "<&>"}))
     assert (told["fn"], told["args"], told["cwd"]) == ("fn", {"é": "<&>"}, "/")
     assert (told["session"] == session.handle) == (number == 0)
@@ -73,7 +73,7 @@ def test_python_calls_a_plugin(pool: Pool, session: Any, number: int) -> None:
 
 @pytest.fixture
 def vm(pool: Pool) -> str:
-    """A running VM."""
+    """Make a running VM."""
     return pool.create_vm("one", other_config={"xscontainer-monitor": "True"})
 
 
@@ -86,7 +86,7 @@ def follower(pool: Pool, vm: str) -> Iterator[Follower]:
 
 
 @pytest.mark.real
-def test_node_follows_the_pool(pool: Pool, vm: str, follower: Follower) -> None:
+def test_a_node_client_follows_the_pool(pool: Pool, vm: str, follower: Follower) -> None:
     """xen-api connects, fetches every object, sees a key change and a plugin's answer, watches a task."""
     first = follower.next()
     assert (first["saw"], first["name"], first["pool"]) == ("fetched", "one", "pool")

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xscontainer.simulator.xapi import decode, encode
-from xscontainer.simulator.xapi.failures import HttpError
-from xscontainer.simulator.xapi.query import compile_query
-from xscontainer.simulator.xapi.values import ILLEGAL
+from xscontainer.simulator.xapi.database.query import compile_query
+from xscontainer.simulator.xapi.wire import decode, encode
+from xscontainer.simulator.xapi.wire.failures import HttpError
+from xscontainer.simulator.xapi.wire.values import ILLEGAL
 
-# What XML carries unchanged: no control characters, and no CR, which a parser turns into LF.
+# Texts that XML carries unchanged: no control characters, and no CR, which a parser turns into LF.
 _text = st.text().map(lambda text: ILLEGAL.sub("", text).replace("\r", ""))
 _scalars = st.one_of(_text, st.booleans(), st.integers(-(2**31), 2**31 - 1), st.floats(-1e6, 1e6).map(round))
 _values = st.recursive(
@@ -22,7 +22,7 @@ _values = st.recursive(
 
 
 def _as_strings(value: Any) -> Any:
-    """XAPI sends its integers as strings."""
+    """Return a value with integers as strings, as XAPI sends them."""
     if isinstance(value, bool):
         return value
     if isinstance(value, int):
@@ -35,29 +35,27 @@ def _as_strings(value: Any) -> Any:
 
 
 @given(_values)
-def test_xml_answers_are_read_back(value: Any) -> None:
-    """By the standard library's client, with integers as strings."""
+def test_the_standard_library_reads_xml_answers(value: Any) -> None:
+    """Integers are sent as strings."""
     (answer,), _method = xmlrpc.client.loads(encode.xml_success(value).decode())
     assert answer == {"Status": "Success", "Value": _as_strings(value)}
 
 
 @given(_values)
-def test_json_answers_are_read_back(value: Any) -> None:
-    """With integers as numbers."""
+def test_the_standard_library_reads_json_answers(value: Any) -> None:
+    """Integers are sent as numbers."""
     assert json.loads(encode.json_success("2.0", 1, value).decode()) == {"jsonrpc": "2.0", "result": value, "id": 1}
 
 
 @given(st.text("aZ09._-\u00e9", min_size=1), st.lists(_values))
-def test_xml_requests_are_understood(method: str, params: Any) -> None:
-    """As the standard library's client sends them."""
+def test_requests_of_the_standard_library_s_xml_client_are_decoded(method: str, params: Any) -> None:
     body = xmlrpc.client.dumps(tuple(params), method).encode()
     request = decode.xml_call(body)
     assert (request.method, request.params) == (method, params)
 
 
 @given(st.text(min_size=1).filter(lambda t: t.isprintable()), st.lists(_values))
-def test_json_requests_are_understood(method: str, params: Any) -> None:
-    """Version 2.0 and 1."""
+def test_json_requests_of_both_versions_are_decoded(method: str, params: Any) -> None:
     for version in ({"jsonrpc": "2.0"}, {}):
         body = json.dumps(dict(version, method=method, params=params, id=3)).encode()
         request = decode.json_call(body)
@@ -65,8 +63,7 @@ def test_json_requests_are_understood(method: str, params: Any) -> None:
 
 
 @given(st.binary())
-def test_rubbish_is_an_http_error(body: bytes) -> None:
-    """Never anything else."""
+def test_malformed_bodies_are_http_errors(body: bytes) -> None:
     for parse in (decode.xml_call, decode.json_call):
         with pytest.raises(HttpError):
             parse(body)
@@ -83,7 +80,7 @@ def test_rubbish_is_an_http_error(body: bytes) -> None:
         ('"a" = "a"', True),
     ],
 )
-def test_queries(text: str, expected: bool) -> None:
-    """Expressions of get_all_records_where."""
+def test_query_expressions_select_records(text: str, expected: bool) -> None:
+    """The expressions are those of get_all_records_where."""
     values = {"name_label": "a", "is_a_template": False, "tags": ["x"]}
     assert compile_query(text, list(values))(values) is expected

@@ -13,16 +13,16 @@ import xscontainer.simulator.xapi as package
 from tests.simulator.xapi.replay import load_steps
 from tests.simulator.xapi.wireclient import Client
 from xscontainer.simulator.xapi import Pool
-from xscontainer.simulator.xapi.datamodel import ROLES, load
-from xscontainer.simulator.xapi.decode import Request
-from xscontainer.simulator.xapi.failures import XapiError
+from xscontainer.simulator.xapi.database.datamodel import ROLES, load
+from xscontainer.simulator.xapi.wire.decode import Request
+from xscontainer.simulator.xapi.wire.failures import XapiError
 
 PUBLISHED = os.path.join(os.path.dirname(__file__), "..", "..", "data", "xapi", "xenapi.json.gz")
 # Classes that have no records of their own.
 NOT_STORED = {"auth", "event", "message", "data_source", "LVHD", "sr_stat", "probe_result", "vdi_nbd_server_info"}
-# Messages whose last parameters may be left out.
+# Methods whose last parameters are optional.
 OPTIONAL = {"session.login_with_password", "VM.snapshot"}
-# Codes that XAPI documents outside its published model, and that no recorded step happened to give.
+# Codes that XAPI documents outside its published model and that no recorded step has.
 ELSEWHERE = {
     "NO_HOSTS_AVAILABLE",
     "HOST_OFFLINE",
@@ -37,7 +37,7 @@ ELSEWHERE = {
 
 @pytest.fixture(scope="module")
 def published() -> List[Dict[str, Any]]:
-    """The published classes."""
+    """Return the published classes."""
     with gzip.open(PUBLISHED) as stream:
         classes: List[Dict[str, Any]] = json.loads(stream.read().decode())
     return classes
@@ -45,7 +45,7 @@ def published() -> List[Dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: Any) -> Iterator[Pool]:
-    """A coordinator with one object of every class."""
+    """Make a coordinator with one object of every class."""
     with Pool(str(tmp_path_factory.mktemp("pool")), hosts=1) as made:
         for name, table in made.db.tables.items():
             if not table.rows and name not in NOT_STORED:
@@ -54,7 +54,7 @@ def pool(tmp_path_factory: Any) -> Iterator[Pool]:
 
 
 def _fits(kind: str, value: Any) -> bool:
-    """Whether a decoded XML-RPC value can be of the published type."""
+    """Return whether a decoded XML-RPC value can be of the published type."""
     if kind.endswith(" map"):
         return isinstance(value, dict)
     if kind.endswith(" set"):
@@ -69,7 +69,7 @@ def _fits(kind: str, value: Any) -> bool:
 
 
 def test_every_record_has_the_published_fields(pool: Pool, published: List[Dict[str, Any]]) -> None:
-    """Over the wire, for every class, names and types; fields beyond those were recorded from a newer xapi."""
+    """Compare names and types over the wire, for every class. Further fields were recorded from a newer xapi."""
     client = Client(pool.coordinator)
     session = client.call("session.login_with_password", "root", "", "1.0", "model")
     compared = 0
@@ -90,7 +90,7 @@ def test_every_record_has_the_published_fields(pool: Pool, published: List[Dict[
 
 
 def test_all_records_of_a_class_have_the_same_fields(pool: Pool) -> None:
-    """Also those that were made in different ways."""
+    """This holds for records that were made in different ways, too."""
     pool.create_vm("one")
     for name, table in pool.db.tables.items():
         shapes = {tuple(row.values) for row in table.rows.values()}
@@ -103,8 +103,8 @@ def test_uuids_are_unique_over_all_classes(pool: Pool) -> None:
     assert len(uuids) == len(set(uuids))
 
 
-def test_every_message_takes_the_published_parameters(pool: Pool, published: List[Dict[str, Any]]) -> None:
-    """One parameter too many is refused with the published number; so is none at all."""
+def test_every_method_takes_the_published_number_of_parameters(pool: Pool, published: List[Dict[str, Any]]) -> None:
+    """One parameter too many, or none at all, is refused with the published number."""
     session = pool.serve(pool.coordinator, Request("session.login_with_password", ["root", ""]), True, 0)
     checked = 0
     for cls in published:
@@ -123,8 +123,8 @@ def test_every_message_takes_the_published_parameters(pool: Pool, published: Lis
     assert checked > 1800
 
 
-def test_every_listed_method_is_known(pool: Pool) -> None:
-    """system.listMethods needs no session and names what the dispatcher knows."""
+def test_every_method_of_system_list_methods_is_known(pool: Pool) -> None:
+    """system.listMethods needs no session and names all methods of the dispatcher."""
     client = Client(pool.coordinator)
     listed, _response = client.xml("system.listMethods", [])
     client.close()
@@ -133,8 +133,8 @@ def test_every_listed_method_is_known(pool: Pool) -> None:
     assert len(listed) == len(set(listed))
 
 
-def test_roles_may_do_what_is_published(published: List[Dict[str, Any]]) -> None:
-    """No role lacks a published permission; where XAPI 26.1.4 gives more, that was recorded."""
+def test_no_role_lacks_a_published_permission(published: List[Dict[str, Any]]) -> None:
+    """Further permissions were recorded from XAPI 26.1.4."""
     model = load()
     for cls in published:
         for message in cls["messages"]:
@@ -144,8 +144,7 @@ def test_roles_may_do_what_is_published(published: List[Dict[str, Any]]) -> None
                 assert not missing, (name, missing)
 
 
-def test_enumerations_are_the_published_ones(published: List[Dict[str, Any]]) -> None:
-    """With all their values."""
+def test_enumerations_have_the_published_values(published: List[Dict[str, Any]]) -> None:
     enums = {name: values for cls in published for name, values in cls["enums"].items()}
     assert load().enums == enums
 
@@ -168,11 +167,10 @@ def _recorded_codes() -> Set[str]:
     return codes
 
 
-def test_error_codes_are_real(published: List[Dict[str, Any]]) -> None:
-    """Every code in the simulator's sources is published or was recorded."""
+def test_every_error_code_in_the_sources_is_published_or_recorded(published: List[Dict[str, Any]]) -> None:
     real = {e for cls in published for m in cls["messages"] for e in m["errors"]} | _recorded_codes() | ELSEWHERE
     used = set()
-    for path in glob.glob(os.path.join(os.path.dirname(package.__file__), "*.py")):
+    for path in glob.glob(os.path.join(os.path.dirname(package.__file__), "**", "*.py"), recursive=True):
         with open(path, encoding="utf-8") as stream:
             used |= set(re.findall(r'XapiError\(\s*"([A-Z_]+)"', stream.read()))
     assert len(used) > 15

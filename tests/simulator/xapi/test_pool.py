@@ -1,4 +1,4 @@
-"""The levers of the simulated pool: what dies, blocks, forgets, moves, misbehaves and counts when told to."""
+"""Crashes, blocked calls, lost writes, migrations, faults and counters of the simulated pool."""
 
 import http.client
 import os
@@ -12,8 +12,8 @@ import pytest
 from tests.simulator.xapi.scenes import install, later
 from tests.simulator.xapi.wireclient import Client
 from xscontainer.simulator.xapi import ROOT_PASSWORD, Pool, SimHost
-from xscontainer.simulator.xapi.encode import to_json, xml
-from xscontainer.simulator.xapi.sessions import LIMIT_PER_ORIGINATOR
+from xscontainer.simulator.xapi.state.session_store import LIMIT_PER_ORIGINATOR
+from xscontainer.simulator.xapi.wire.encode import to_json, xml
 
 DEADLINE = 10.0
 BROKEN = (OSError, http.client.HTTPException)
@@ -21,7 +21,7 @@ BROKEN = (OSError, http.client.HTTPException)
 
 @pytest.fixture
 def pool(tmp_path: Any) -> Iterator[Pool]:
-    """Two hosts; power operations take no time."""
+    """Make two hosts whose power operations take no time."""
     with Pool(str(tmp_path), hosts=2) as made:
         made.step_delay = 0.0
         made.migrate_copy = 0.0
@@ -39,7 +39,7 @@ class Door:
         return self.client.call(method, self.session, *params)
 
     def fails(self, method: str, *params: Any) -> List[str]:
-        """The ErrorDescription of a call that must fail."""
+        """Return the ErrorDescription of a call that must fail."""
         reply, _response = self.client.xml(method, [self.session] + list(params))
         assert reply["Status"] == "Failure", reply
         description: List[str] = reply["ErrorDescription"]
@@ -48,7 +48,7 @@ class Door:
 
 @pytest.fixture
 def doors(pool: Pool) -> Iterator[Callable[..., Door]]:
-    """Makes clients that are closed at the end."""
+    """Make clients; close them at the end."""
     made: List[Door] = []
 
     def make(host: SimHost, originator: str = "test") -> Door:
@@ -64,15 +64,14 @@ Doors = Callable[..., Door]
 
 
 def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that another thread does."""
+    """Wait for a condition that another thread makes true."""
     deadline = time.monotonic() + DEADLINE
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.002)
 
 
-def test_the_files_of_a_host(pool: Pool) -> None:
-    """Inventory and pool.conf as dom0 has them."""
+def test_a_host_has_an_inventory_and_a_pool_conf_as_dom0_has(pool: Pool) -> None:
     for host in pool.hosts:
         with open(host.inventory_path) as stream:
             assert f"INSTALLATION_UUID='{host.uuid}'" in stream.read()
@@ -82,8 +81,8 @@ def test_the_files_of_a_host(pool: Pool) -> None:
         assert stream.read() == "slave:" + pool.coordinator.address
 
 
-def test_a_long_directory_still_has_a_socket(tmp_path: Any) -> None:
-    """Unix socket paths are short; nothing is left of the replacement."""
+def test_a_pool_in_a_long_directory_still_has_a_socket(tmp_path: Any) -> None:
+    """Unix socket paths are short. The socket's other directory is removed in the end."""
     directory = tmp_path / ("x" * 120)
     with Pool(str(directory), hosts=1, tcp=False) as pool:
         path = pool.coordinator.socket_path
@@ -93,8 +92,8 @@ def test_a_long_directory_still_has_a_socket(tmp_path: Any) -> None:
     assert not os.path.exists(os.path.dirname(path))
 
 
-def test_stop_ends_waiting_calls(tmp_path: Any) -> None:
-    """A reader and a plugin in mid-call do not keep the pool from stopping."""
+def test_stop_ends_calls_that_wait(tmp_path: Any) -> None:
+    """Neither a reader nor a plugin in mid-call keeps the pool from stopping."""
     pool = Pool(str(tmp_path), hosts=1).start()
     install(pool.coordinator.plugin_dir, "sleeper", "#!/bin/sh\nsleep 60\n")
     outcomes: List[str] = []
@@ -123,8 +122,8 @@ def test_stop_ends_waiting_calls(tmp_path: Any) -> None:
     assert time.monotonic() - started < 5.0
 
 
-def test_crash_of_a_member(pool: Pool, doors: Doors) -> None:
-    """Its connections break and its sessions end; those of the coordinator stay."""
+def test_a_crash_of_a_member_ends_its_connections_and_sessions_only(pool: Pool, doors: Doors) -> None:
+    """Sessions of the coordinator stay."""
     member, coordinator = doors(pool.hosts[1]), doors(pool.hosts[0])
     pool.hosts[1].crash()
     with pytest.raises(BROKEN):
@@ -140,8 +139,8 @@ def test_crash_of_a_member(pool: Pool, doors: Doors) -> None:
     again.close()
 
 
-def test_crash_of_the_coordinator_ends_all_sessions(pool: Pool, doors: Doors) -> None:
-    """Also those of members, whose calls block until it is back."""
+def test_a_crash_of_the_coordinator_ends_all_sessions(pool: Pool, doors: Doors) -> None:
+    """Sessions of members end, too; their calls block until the coordinator is back."""
     member = doors(pool.hosts[1])
     pool.coordinator.restart(after=0.3)
     started = time.monotonic()
@@ -149,8 +148,8 @@ def test_crash_of_the_coordinator_ends_all_sessions(pool: Pool, doors: Doors) ->
     assert time.monotonic() - started > 0.2
 
 
-def test_a_waiting_reader_of_a_member_outlives_no_coordinator(pool: Pool, doors: Doors) -> None:
-    """Its event.from ends without an answer, or with SESSION_INVALID."""
+def test_a_crash_of_the_coordinator_ends_event_from_on_a_member(pool: Pool, doors: Doors) -> None:
+    """The call ends without an answer, or with SESSION_INVALID."""
     member = doors(pool.hosts[1])
     thread = later(0.1, lambda: pool.coordinator.restart(after=0.1))
     try:
@@ -163,7 +162,7 @@ def test_a_waiting_reader_of_a_member_outlives_no_coordinator(pool: Pool, doors:
 
 
 def test_a_killed_coordinator_forgets_its_newest_writes(pool: Pool, doors: Doors) -> None:
-    """Values, new and destroyed objects and the generation go back; an old token then hides what comes next."""
+    """Values, objects and the generation go back; an old token hides the next writes then."""
     kept, gone = pool.create_vm("kept"), pool.create_vm("gone", power_state="Halted")
     door = doors(pool.coordinator)
     pool.set_key(kept, "k", "old")
@@ -183,7 +182,7 @@ def test_a_killed_coordinator_forgets_its_newest_writes(pool: Pool, doors: Doors
 
 
 def test_members_block_while_the_coordinator_is_cut_off(pool: Pool, doors: Doors) -> None:
-    """And go on where they were, with the same session."""
+    """Blocked calls go on with the same session afterwards."""
     member = doors(pool.hosts[1])
     pool.set_coordinator_down(True)
     answers: List[Any] = []
@@ -196,8 +195,8 @@ def test_members_block_while_the_coordinator_is_cut_off(pool: Pool, doors: Doors
     assert len(answers[0]) == 2
 
 
-def test_another_coordinator(pool: Pool, doors: Doors) -> None:
-    """Sessions end, pool.conf and the pool's record tell the new one; the old one is a member now."""
+def test_a_new_coordinator_ends_sessions_and_is_named_in_pool_conf(pool: Pool, doors: Doors) -> None:
+    """The pool's record names the new coordinator, too; the old one is a member now."""
     old = doors(pool.hosts[0])
     pool.change_coordinator(pool.hosts[1])
     old.client.close()
@@ -216,7 +215,7 @@ def test_another_coordinator(pool: Pool, doors: Doors) -> None:
 
 
 def test_rejoin_renews_references_and_keeps_uuids(pool: Pool, doors: Doors) -> None:
-    """References within records follow."""
+    """References within records are renewed, too."""
     vm = pool.create_vm("one", host=pool.hosts[1], networks={"0/ip": "127.7.0.2"})
     uuids = {r["uuid"] for r in pool.records("VM").values()}
     old_hosts = {h.ref for h in pool.hosts}
@@ -232,8 +231,8 @@ def test_rejoin_renews_references_and_keeps_uuids(pool: Pool, doors: Doors) -> N
     assert ref in door("host.get_resident_VMs", pool.hosts[1].ref)
 
 
-def test_migration_shows_late_where_the_vm_runs(pool: Pool, doors: Doors) -> None:
-    """Guests are told when it runs on the target; resident_on follows, power_state stays Running."""
+def test_resident_on_names_the_target_after_the_vm_runs_there(pool: Pool, doors: Doors) -> None:
+    """The power callback is called first, resident_on follows, and power_state stays Running."""
     vm = pool.create_vm("one", host=pool.hosts[0])
     pool.migrate_lag = 0.2
     door = doors(pool.coordinator)
@@ -254,8 +253,8 @@ def test_migration_shows_late_where_the_vm_runs(pool: Pool, doors: Doors) -> Non
     assert [e["operation"] for e in events] == ["mod"]
 
 
-def test_power_operations_tell_the_guests(pool: Pool, doors: Doors) -> None:
-    """Each with its own word, in order; networks come and go with the guest's agent."""
+def test_power_operations_are_reported_to_the_guests_in_order(pool: Pool, doors: Doors) -> None:
+    """Networks come and go with the guest's agent."""
     vm = pool.create_vm("one", networks={"0/ip": "127.7.0.2"})
     door = doors(pool.coordinator)
     told: List[str] = []
@@ -278,9 +277,9 @@ def test_power_operations_tell_the_guests(pool: Pool, doors: Doors) -> None:
     assert told == ["reboot", "suspend", "resume", "pause", "unpause", "stop", "start", "stop"]
 
 
-def test_a_guest_without_an_agent(pool: Pool, doors: Doors) -> None:
-    """Cannot be asked to shut down or move."""
-    vm = pool.create_vm("one", agent=False)
+def test_a_guest_without_an_agent_cannot_be_shut_down_or_migrated(pool: Pool, doors: Doors) -> None:
+    vm = pool.create_vm("one")
+    pool.remove_agent(vm)
     door = doors(pool.coordinator)
     for method, params in (("VM.clean_shutdown", ()), ("VM.pool_migrate", (pool.hosts[1].ref, {}))):
         assert door.fails(method, vm, *params) == ["VM_LACKS_FEATURE", vm]
@@ -288,8 +287,8 @@ def test_a_guest_without_an_agent(pool: Pool, doors: Doors) -> None:
     door("VM.hard_shutdown", vm)
 
 
-def test_sessions_per_originator(pool: Pool, doors: Doors) -> None:
-    """Beyond 500 the one that was used longest ago ends; other originators are not touched."""
+def test_the_least_recently_used_session_of_an_originator_ends_beyond_500(pool: Pool, doors: Doors) -> None:
+    """Sessions of other originators stay."""
     other, first = doors(pool.coordinator, "other"), doors(pool.coordinator, "many")
     for _number in range(LIMIT_PER_ORIGINATOR - 1):
         first.client.call("session.login_with_password", "root", "", "1.0", "many")
@@ -302,7 +301,7 @@ def test_sessions_per_originator(pool: Pool, doors: Doors) -> None:
 
 
 def test_unused_sessions_expire(pool: Pool, doors: Doors) -> None:
-    """After the pool's time-out."""
+    """Sessions expire after the pool's timeout."""
     door = doors(pool.coordinator)
     pool.sessions.timeout = 0.05
     time.sleep(0.1)
@@ -310,8 +309,7 @@ def test_unused_sessions_expire(pool: Pool, doors: Doors) -> None:
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_faults(pool: Pool, doors: Doors, times: int) -> None:
-    """As often as asked for, for the named method only."""
+def test_a_fault_strikes_the_named_method_as_often_as_requested(pool: Pool, doors: Doors, times: int) -> None:
     door = doors(pool.coordinator)
     pool.faults("VM.get_all", "fail", times, description=["HOST_STILL_BOOTING"])
     for _number in range(times):
@@ -333,8 +331,7 @@ def test_faults(pool: Pool, doors: Doors, times: int) -> None:
     assert time.monotonic() - started >= 0.1 * times
 
 
-def test_a_lost_answer_is_a_done_write(pool: Pool, doors: Doors) -> None:
-    """drop-after does the work and breaks the connection."""
+def test_drop_after_does_the_work_and_breaks_the_connection(pool: Pool, doors: Doors) -> None:
     vm = pool.create_vm("one")
     door = doors(pool.coordinator)
     pool.faults("VM.add_to_other_config", "drop-after", 1)
@@ -343,8 +340,7 @@ def test_a_lost_answer_is_a_done_write(pool: Pool, doors: Doors) -> None:
     assert pool.other_config(vm)["k"] == "v"
 
 
-def test_calls_and_bytes_are_counted(pool: Pool, doors: Doors) -> None:
-    """By method and originator."""
+def test_calls_and_bytes_are_counted_by_method_and_originator(pool: Pool, doors: Doors) -> None:
     vm = pool.create_vm("one")
     door, other = doors(pool.coordinator, "one"), doors(pool.hosts[1], "two")
     pool.stats.reset()
@@ -358,7 +354,7 @@ def test_calls_and_bytes_are_counted(pool: Pool, doors: Doors) -> None:
 
 
 def test_concurrent_writers_lose_nothing(pool: Pool, doors: Doors) -> None:
-    """Per-key writes of four clients on two hosts."""
+    """Four clients on two hosts write single keys."""
     vm = pool.create_vm("one")
 
     def write(name: str, host: SimHost) -> None:
@@ -377,8 +373,8 @@ def test_concurrent_writers_lose_nothing(pool: Pool, doors: Doors) -> None:
     assert [config[f"k{n}"] for n in range(4)] == ["49"] * 4
 
 
-def test_an_expected_reader_sees_every_object(pool: Pool, doors: Doors) -> None:
-    """Additions, changes and removals that are followed from "" on end in the pool's own state."""
+def test_events_followed_from_the_start_end_in_the_pool_s_state(pool: Pool, doors: Doors) -> None:
+    """The reader starts with the token "" and applies additions, changes and removals."""
     door = doors(pool.hosts[1])
     seen: Dict[str, Any] = {}
     batch = door("event.from", ["vm"], "", 0.0)
@@ -408,8 +404,7 @@ def test_an_expected_reader_sees_every_object(pool: Pool, doors: Doors) -> None:
     assert batch["valid_ref_counts"]["vm"] == str(len(seen))
 
 
-def test_a_password_over_tcp(pool: Pool) -> None:
-    """root needs the right one there."""
+def test_root_needs_the_right_password_over_tcp(pool: Pool) -> None:
     client = Client(pool.coordinator, local=False)
     assert client.xml("session.login_with_password", ["root", "wrong"])[0]["Status"] == "Failure"
     session = client.call("session.login_with_password", "root", ROOT_PASSWORD)
@@ -417,8 +412,8 @@ def test_a_password_over_tcp(pool: Pool) -> None:
     client.close()
 
 
-def test_one_plugin_call_a_vm_waits_as_long_as_it_is_told(pool: Pool, doors: Doors) -> None:
-    """With the pool's patience a test decides how the race of two calls ends."""
+def test_a_second_plugin_call_for_a_vm_waits_as_long_as_the_pool_s_patience(pool: Pool, doors: Doors) -> None:
+    """Tests decide with it how the race of two calls ends."""
     install(pool.coordinator.plugin_dir, "slow", "#!/bin/sh\nsleep 0.2\n")
     vm = pool.create_vm("one", host=pool.coordinator)
     for patience, codes in (
@@ -441,8 +436,8 @@ def test_one_plugin_call_a_vm_waits_as_long_as_it_is_told(pool: Pool, doors: Doo
     assert pool.vm(vm)["current_operations"] == {}
 
 
-def test_plugins_see_nothing_of_this_process(pool: Pool, doors: Doors) -> None:
-    """Ten at once, while sockets are open: no descriptor leaks into them."""
+def test_plugins_inherit_no_descriptor(pool: Pool, doors: Doors) -> None:
+    """Ten plugins run at once while sockets are open."""
     source = "#!/bin/sh\nls /proc/self/fd >&2; exit 9\n"
     install(pool.coordinator.plugin_dir, "fds", source)
     found: List[str] = []
@@ -460,8 +455,8 @@ def test_plugins_see_nothing_of_this_process(pool: Pool, doors: Doors) -> None:
     assert [text.split() for text in found] == [["0", "1", "2", "3"]] * 10
 
 
-def test_many_hosts(tmp_path: Any) -> None:
-    """A pool as large as XAPI allows: every host answers for the whole pool."""
+def test_every_host_of_a_large_pool_answers_for_the_whole_pool(tmp_path: Any) -> None:
+    """The pool is as large as XAPI allows."""
     with Pool(str(tmp_path), hosts=64, tcp=False) as pool:
         for host in pool.hosts[::9]:
             door = Door(host)
@@ -470,8 +465,7 @@ def test_many_hosts(tmp_path: Any) -> None:
             door.client.close()
 
 
-def test_a_client_that_hangs_up_in_mid_request(pool: Pool, doors: Doors) -> None:
-    """Costs nobody anything."""
+def test_a_client_that_hangs_up_in_mid_request_disturbs_nobody(pool: Pool, doors: Doors) -> None:
     sock = socket.socket(socket.AF_UNIX)
     sock.connect(pool.coordinator.socket_path)
     sock.sendall(b"POST / HTTP/1.1\r\nContent-Length: 1000\r\n\r\nabc")
@@ -479,8 +473,8 @@ def test_a_client_that_hangs_up_in_mid_request(pool: Pool, doors: Doors) -> None
     assert len(doors(pool.coordinator)("host.get_all")) == 2
 
 
-def test_writes_gather_under_load(pool: Pool, doors: Doors) -> None:
-    """A storm of writes on one VM is told in few events, each no later than 50 ms after the first of its writes."""
+def test_writes_between_two_polls_are_one_event(pool: Pool, doors: Doors) -> None:
+    """Many writes on one VM make as few events as the reader has polls."""
     vm = pool.create_vm("one")
     door = doors(pool.coordinator)
     token = door("event.from", ["vm/" + vm], "", 0.0)["token"]
@@ -501,12 +495,25 @@ def test_writes_gather_under_load(pool: Pool, doors: Doors) -> None:
         token, batches = reply["token"], batches + 1
         last = reply["events"][-1]["snapshot"]["other_config"]["n"]
     thread.join()
-    # How few depends on how the machine shares its time between the two threads.
+    # Their number depends on how the machine schedules the two threads.
     assert 2 <= batches < ended[0] / 3
 
 
+def test_a_poll_wakes_between_the_removal_and_the_addition_of_a_key(pool: Pool, doors: Doors) -> None:
+    vm = pool.create_vm("one", other_config={"docker_ps": "old"})
+    door = doors(pool.coordinator)
+    token = door("event.from", ["vm/" + vm], "", 0.0)["token"]
+    thread = later(0.2, lambda: pool.remove_key(vm, "docker_ps"))
+    reply = door("event.from", ["vm/" + vm], token, 20.0)
+    thread.join()
+    assert "docker_ps" not in reply["events"][-1]["snapshot"]["other_config"]
+    pool.set_key(vm, "docker_ps", "new")
+    reply = door("event.from", ["vm/" + vm], reply["token"], 20.0)
+    assert reply["events"][-1]["snapshot"]["other_config"]["docker_ps"] == "new"
+
+
 class Slow:
-    """A value that takes so long to encode that another field is set meanwhile."""
+    """A value whose encoding sets another field."""
 
     def __init__(self, meanwhile: Callable[[], None]) -> None:
         self._meanwhile = [meanwhile]
@@ -521,7 +528,7 @@ class Slow:
 
 @pytest.mark.parametrize("encode", [to_json, xml])
 @pytest.mark.parametrize("encoded_before", [False, True])
-def test_what_is_written_while_a_record_is_encoded_is_shown(pool: Pool, encode: Callable[[Any], str],
+def test_a_write_during_the_encoding_of_a_record_is_shown(pool: Pool, encode: Callable[[Any], str],
                                                             encoded_before: bool) -> None:
     row = pool.db.find("VM", pool.create_vm("web"))
     if encoded_before:

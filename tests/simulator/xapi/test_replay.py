@@ -35,8 +35,8 @@ def _cases() -> List[Any]:
 
 @pytest.mark.limit(300)
 @pytest.mark.parametrize("name", _cases())
-def test_recorded_steps(name: str, tmp_path: Any) -> None:
-    """The file's steps, in order."""
+def test_every_recorded_answer_is_repeated(name: str, tmp_path: Any) -> None:
+    """Send the steps of one recording in order."""
     steps = load_steps()
     with Pool(str(tmp_path), hosts=2) as pool:
         pool.step_delay = 0.001
@@ -53,8 +53,8 @@ def test_recorded_steps(name: str, tmp_path: Any) -> None:
     assert replay.compared + len(replay.left_out) == len(replay.steps)
 
 
-def test_nearly_every_step_is_compared() -> None:
-    """The recordings are all here, and what is left out is little and exists."""
+def test_less_than_one_percent_of_the_steps_is_left_out() -> None:
+    """All recordings are used, and every step that is left out exists."""
     steps = load_steps()
     assert set(steps) == set(SCENES)
     known = {(name, step["name"]) for name, recording in steps.items() for step in recording}

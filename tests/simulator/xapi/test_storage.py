@@ -1,4 +1,4 @@
-"""Storage of the simulated pool through PyPI's XenAPI: repositories, disks, drives, and who may do what when."""
+"""Storage of the simulated pool through PyPI's XenAPI: repositories, disks, drives, and refused calls."""
 
 import os
 from typing import Any, List, Tuple
@@ -14,31 +14,31 @@ NULL = "OpaqueRef:NULL"
 
 @pytest.fixture
 def xapi(client: Any) -> Any:
-    """Makes calls."""
+    """Return the proxy of a session."""
     return client.xenapi
 
 
 @pytest.fixture
 def shared(furnished: Pool) -> str:
-    """The SR that all hosts have."""
+    """Return the SR that all hosts share."""
     return sr_named(furnished, "Shared storage")
 
 
 @pytest.fixture
 def isos(furnished: Pool) -> str:
-    """The SR for discs."""
+    """Return the SR for discs."""
     return sr_named(furnished, "ISOs")
 
 
 @pytest.fixture
 def vm(furnished: Pool) -> str:
-    """A VM that runs."""
+    """Make a running VM."""
     return furnished.create_vm("one", host=furnished.hosts[0])
 
 
 @pytest.fixture
 def seen(furnished: Pool) -> List[Tuple[str, str, str]]:
-    """What happens to drives."""
+    """Record the reported changes of drives."""
     events: List[Tuple[str, str, str]] = []
     furnished.on_disk(lambda *event: events.append(event))
     return events
@@ -47,8 +47,8 @@ def seen(furnished: Pool) -> List[Tuple[str, str, str]]:
 # Repositories
 
 
-def test_a_usual_pool(furnished: Pool, xapi: Any) -> None:
-    """A local SR on each host, a shared one that is the default, one for discs."""
+def test_a_furnished_pool_has_local_shared_and_iso_storage(furnished: Pool, xapi: Any) -> None:
+    """There is a local SR on each host, a shared one that is the default, and one for ISOs."""
     records = xapi.SR.get_all_records()
     assert {r["name_label"]: (r["shared"], r["content_type"], len(r["PBDs"])) for r in records.values()} == {
         "Local storage on host1": (False, "user", 1),
@@ -62,15 +62,15 @@ def test_a_usual_pool(furnished: Pool, xapi: Any) -> None:
     assert all(int(r["physical_size"]) > 0 == int(r["physical_utilisation"]) for r in records.values())
 
 
-def test_without_storage_there_is_none(tmp_path: Any) -> None:
-    """The pool of the recordings had none."""
+def test_a_new_pool_has_no_storage(tmp_path: Any) -> None:
+    """The pool of the recordings had no storage."""
     with Pool(str(tmp_path), hosts=1) as bare, Client(bare.coordinator) as client:
         session = client.call("session.login_with_password", "root", "")
         assert [client.call(cls + ".get_all", session) for cls in ("SR", "PBD", "VDI", "VBD", "VIF")] == [[]] * 5
 
 
-def test_a_scan_finds_discs(furnished: Pool, xapi: Any, isos: str) -> None:
-    """Files that came into an ISO SR get records, files that went lose them."""
+def test_a_scan_of_an_iso_sr_follows_its_directory(furnished: Pool, xapi: Any, isos: str) -> None:
+    """New files in the SR's directory get records; records of removed files are removed."""
     directory = xapi.PBD.get_device_config(xapi.SR.get_PBDs(isos)[0])["location"]
     path = os.path.join(directory, "tools.iso")
     with open(path, "wb") as stream:
@@ -86,8 +86,7 @@ def test_a_scan_finds_discs(furnished: Pool, xapi: Any, isos: str) -> None:
     assert xapi.SR.get_VDIs(isos) == []
 
 
-def test_a_disc_is_introduced_by_its_file(furnished: Pool, xapi: Any, isos: str) -> None:
-    """If the file is there."""
+def test_introduce_needs_the_disc_s_file(furnished: Pool, xapi: Any, isos: str) -> None:
     directory = xapi.PBD.get_device_config(xapi.SR.get_PBDs(isos)[0])["location"]
     open(os.path.join(directory, "a.iso"), "wb").close()
     before: Tuple[Any, ...] = (isos, "user", False, True, {})
@@ -101,8 +100,7 @@ def test_a_disc_is_introduced_by_its_file(furnished: Pool, xapi: Any, isos: str)
     assert xapi.VDI.get_uuid(introduce("a.iso")) == identity
 
 
-def test_an_sr_is_unplugged_where_no_vm_uses_it(furnished: Pool, xapi: Any, vm: str, shared: str) -> None:
-    """And plugged again."""
+def test_an_sr_is_unplugged_only_where_no_vm_uses_it(furnished: Pool, xapi: Any, vm: str, shared: str) -> None:
     pbds = {xapi.PBD.get_host(pbd): pbd for pbd in xapi.SR.get_PBDs(shared)}
     disk = furnished.create_disk(shared)
     furnished.add_drive(vm, disk)
@@ -117,8 +115,7 @@ def test_an_sr_is_unplugged_where_no_vm_uses_it(furnished: Pool, xapi: Any, vm: 
     assert xapi.VM.get_resident_on(vm) == furnished.hosts[1].ref
 
 
-def test_an_sr_is_made_and_destroyed(furnished: Pool, xapi: Any) -> None:
-    """With what it held."""
+def test_destroying_an_sr_removes_its_disks(furnished: Pool, xapi: Any) -> None:
     host = furnished.hosts[1].ref
     sr = xapi.SR.create(host, {}, "0", "mine", "", "ext", "user", False, {})
     disk = xapi.VDI.create(vdi_record(sr))
@@ -135,8 +132,8 @@ def test_an_sr_is_made_and_destroyed(furnished: Pool, xapi: Any) -> None:
 
 
 @pytest.mark.parametrize("asked, got", [(1, 2 * MIB), (2 * MIB, 2 * MIB), (2 * MIB + 1, 4 * MIB)])
-def test_sizes_are_rounded_up(furnished: Pool, xapi: Any, shared: str, asked: int, got: int) -> None:
-    """To whole blocks; the file is as large and empty."""
+def test_sizes_are_rounded_up_to_whole_blocks(furnished: Pool, xapi: Any, shared: str, asked: int, got: int) -> None:
+    """The disk's file has the rounded size and is empty."""
     disk = xapi.VDI.create(vdi_record(shared, asked))
     record = xapi.VDI.get_record(disk)
     assert (record["virtual_size"], record["managed"], record["location"]) == (str(got), True, record["uuid"])
@@ -144,8 +141,7 @@ def test_sizes_are_rounded_up(furnished: Pool, xapi: Any, shared: str, asked: in
     assert xapi.SR.get_virtual_allocation(shared) == str(got)
 
 
-def test_what_cannot_be_made(furnished: Pool, xapi: Any, shared: str) -> None:
-    """No such SR, no room, no size, or not all that a record needs."""
+def test_a_disk_is_refused_without_sr_room_size_or_fields(furnished: Pool, xapi: Any, shared: str) -> None:
     small = furnished.create_sr("small", physical_size=4 * MIB)
     assert failure(xapi.VDI.create, vdi_record("OpaqueRef:x")) == ["HANDLE_INVALID", "SR", "OpaqueRef:x"]
     assert failure(xapi.VDI.create, vdi_record(small, 6 * MIB))[0] == "SR_BACKEND_FAILURE_44"
@@ -156,8 +152,10 @@ def test_what_cannot_be_made(furnished: Pool, xapi: Any, shared: str) -> None:
     assert xapi.VDI.get_all() == []
 
 
-def test_a_destroyed_disk_takes_file_and_drives_along(furnished: Pool, xapi: Any, vm: str, shared: str) -> None:
-    """But not while a VM has it."""
+def test_destroying_an_unused_disk_removes_its_file_and_drives(
+    furnished: Pool, xapi: Any, vm: str, shared: str
+) -> None:
+    """A disk that a VM has attached is not destroyed."""
     disk = xapi.VDI.create(vdi_record(shared))
     drive = xapi.VBD.create(vbd_record(vm, disk))
     path = furnished.disk_path(disk)
@@ -172,7 +170,7 @@ def test_a_destroyed_disk_takes_file_and_drives_along(furnished: Pool, xapi: Any
 
 
 def test_a_forgotten_disk_leaves_its_file(furnished: Pool, xapi: Any, shared: str) -> None:
-    """Only the record goes."""
+    """Only the record is removed."""
     disk = furnished.create_disk(shared, b"kept")
     path = furnished.disk_path(disk)
     xapi.VDI.forget(disk)
@@ -180,8 +178,8 @@ def test_a_forgotten_disk_leaves_its_file(furnished: Pool, xapi: Any, shared: st
     assert os.path.exists(path)
 
 
-def test_copies_hold_the_same(furnished: Pool, xapi: Any, shared: str) -> None:
-    """Clone, snapshot and copy; large and mostly empty disks stay small."""
+def test_clones_snapshots_and_copies_have_the_same_content(furnished: Pool, xapi: Any, shared: str) -> None:
+    """Copies of large and mostly empty disks stay small."""
     disk = furnished.create_disk(shared, b"head", size=512 * MIB, name="data", other_config={"config-drive": "True"})
     with open(furnished.disk_path(disk), "r+b") as stream:
         stream.seek(300 * MIB)
@@ -204,8 +202,8 @@ def test_copies_hold_the_same(furnished: Pool, xapi: Any, shared: str) -> None:
 # Drives
 
 
-def test_positions_are_given_out(xapi: Any, furnished: Pool, vm: str, shared: str) -> None:
-    """autodetect takes the first free one, and none is given twice."""
+def test_autodetect_takes_the_first_free_position(xapi: Any, furnished: Pool, vm: str, shared: str) -> None:
+    """No position is given twice."""
     disks = [furnished.create_disk(shared) for _ in range(3)]
     assert xapi.VM.get_allowed_VBD_devices(vm)[:2] == ["0", "1"]
     xapi.VBD.create(vbd_record(vm, disks[0], userdevice="1"))
@@ -216,8 +214,8 @@ def test_positions_are_given_out(xapi: Any, furnished: Pool, vm: str, shared: st
     assert xapi.VM.get_allowed_VBD_devices(vm)[0] == "3"
 
 
-def test_what_is_no_drive(xapi: Any, furnished: Pool, vm: str, shared: str) -> None:
-    """A disk is there and not removable, a CD is read, a read-only disk is not written."""
+def test_a_drive_of_the_wrong_kind_or_mode_is_refused(xapi: Any, furnished: Pool, vm: str, shared: str) -> None:
+    """A disk drive needs a disk, a CD drive is read-only, and a read-only disk is not attached for writing."""
     disk = furnished.create_disk(shared, read_only=True)
     refused = [
         (vbd_record(vm, "", type="Disk", mode="RW"), "VBD_NOT_REMOVABLE_MEDIA"),
@@ -230,10 +228,10 @@ def test_what_is_no_drive(xapi: Any, furnished: Pool, vm: str, shared: str) -> N
     assert xapi.VM.get_VBDs(vm) == []
 
 
-def test_a_running_vm_gets_a_disk_and_loses_it(
+def test_plugging_and_unplugging_a_disk_is_reported(
     xapi: Any, furnished: Pool, vm: str, shared: str, seen: List[Tuple[str, str, str]]
 ) -> None:
-    """By plugging and unplugging, which whoever follows the VM is told."""
+    """The callbacks of on_disk() hear of both."""
     disk = furnished.create_disk(shared, b"content")
     drive = xapi.VBD.create(vbd_record(vm, disk))
     assert (xapi.VBD.get_currently_attached(drive), xapi.VDI.get_VBDs(disk)) == (False, [drive])
@@ -267,18 +265,18 @@ def test_a_read_only_disk_is_not_plugged_into_an_hvm_guest(xapi: Any, furnished:
     xapi.VM.destroy(other)
 
 
-def test_a_halted_vm_has_nothing_attached(xapi: Any, furnished: Pool, shared: str) -> None:
-    """plug and unplug are for VMs that run."""
+def test_drives_of_a_halted_vm_cannot_be_plugged(xapi: Any, furnished: Pool, shared: str) -> None:
+    """plug and unplug need a running VM."""
     halted = furnished.create_vm("halted", power_state="Halted")
     drive = furnished.add_drive(halted, furnished.create_disk(shared))
     assert failure(xapi.VBD.plug, drive) == ["VM_BAD_POWER_STATE", halted, "running", "halted"]
     assert failure(xapi.VBD.unplug, drive)[0] == "VM_BAD_POWER_STATE"
 
 
-def test_discs_go_in_and_out(
+def test_discs_are_inserted_and_ejected(
     xapi: Any, furnished: Pool, vm: str, isos: str, shared: str, seen: List[Tuple[str, str, str]]
 ) -> None:
-    """One at a time, into CD drives only; the guest can read what is in."""
+    """A CD drive holds one disc at a time, which the guest can read."""
     disc = xapi.VDI.create(vdi_record(isos, 2048, name_label="guest.iso"))
     assert xapi.VDI.get_location(disc) == "guest.iso"
     drive = furnished.add_drive(vm, userdevice="3")
@@ -298,8 +296,8 @@ def test_discs_go_in_and_out(
     assert failure(xapi.VBD.eject, other) == ["VBD_NOT_REMOVABLE_MEDIA", other]
 
 
-def test_a_cd_drive_comes_with_the_next_start(xapi: Any, furnished: Pool, vm: str, isos: str) -> None:
-    """It is emulated hardware, which no running VM gains or loses."""
+def test_a_new_cd_drive_is_attached_at_the_next_start(xapi: Any, furnished: Pool, vm: str, isos: str) -> None:
+    """A CD drive is emulated hardware, which a running VM neither gains nor loses."""
     drive = xapi.VBD.create(vbd_record(vm, ""))
     assert failure(xapi.VBD.plug, drive)[0] == "OPERATION_NOT_ALLOWED"
     xapi.VM.hard_shutdown(vm)
@@ -308,10 +306,10 @@ def test_a_cd_drive_comes_with_the_next_start(xapi: Any, furnished: Pool, vm: st
     assert failure(xapi.VBD.unplug, drive)[0] == "OPERATION_NOT_ALLOWED"
 
 
-def test_drives_follow_the_power(
+def test_drives_are_attached_while_the_vm_runs(
     xapi: Any, furnished: Pool, shared: str, seen: List[Tuple[str, str, str]]
 ) -> None:
-    """Attached while the VM runs; of an empty CD drive there is nothing to tell."""
+    """Nothing is reported for an empty CD drive."""
     vm = furnished.create_vm("one", power_state="Halted")
     disk = furnished.create_disk(shared)
     drive, tray = furnished.add_drive(vm, disk), furnished.add_drive(vm)
@@ -331,8 +329,7 @@ def test_drives_follow_the_power(
     assert seen == [(vm, event, drive) for event in ("attach", "detach") * 2]
 
 
-def test_a_vm_starts_where_its_disks_are(xapi: Any, furnished: Pool) -> None:
-    """And nowhere else."""
+def test_a_vm_starts_only_where_its_disks_are(xapi: Any, furnished: Pool) -> None:
     vm = furnished.create_vm("one", power_state="Halted")
     local = sr_named(furnished, "Local storage on host2")
     furnished.add_drive(vm, furnished.create_disk(local))
@@ -346,8 +343,7 @@ def test_a_vm_starts_where_its_disks_are(xapi: Any, furnished: Pool) -> None:
     assert failure(xapi.VM.start, vm, False, False) == ["NO_HOSTS_AVAILABLE"]
 
 
-def test_two_vms_do_not_write_one_disk(xapi: Any, furnished: Pool, vm: str, shared: str) -> None:
-    """They may both read it."""
+def test_two_vms_may_read_but_not_write_one_disk(xapi: Any, furnished: Pool, vm: str, shared: str) -> None:
     disk = furnished.create_disk(shared)
     reader = furnished.add_drive(vm, disk, mode="RO")
     other = furnished.create_vm("two", power_state="Halted")
@@ -361,8 +357,8 @@ def test_two_vms_do_not_write_one_disk(xapi: Any, furnished: Pool, vm: str, shar
 # VMs and their disks
 
 
-def test_a_clone_has_disks_of_its_own(xapi: Any, furnished: Pool, shared: str, isos: str) -> None:
-    """With their keys, as all of other_config; discs are the same, and copy() may choose the SR."""
+def test_a_clone_has_copies_of_disks_and_the_same_discs(xapi: Any, furnished: Pool, shared: str, isos: str) -> None:
+    """other_config is copied along, and VM.copy may choose the SR."""
     vm = furnished.create_vm("one", power_state="Halted")
     disk = furnished.create_disk(shared, b"mine", other_config={"config-drive": "True"})
     disc = furnished.create_disk(isos, b"disc", name="a.iso")
@@ -383,8 +379,7 @@ def test_a_clone_has_disks_of_its_own(xapi: Any, furnished: Pool, shared: str, i
     assert len(xapi.VDI.get_VBDs(disc)) == 2
 
 
-def test_a_revert_brings_the_disks_back(xapi: Any, furnished: Pool, shared: str) -> None:
-    """As they were."""
+def test_a_revert_restores_the_disks(xapi: Any, furnished: Pool, shared: str) -> None:
     vm = furnished.create_vm("one", power_state="Halted")
     disk = furnished.create_disk(shared, b"before")
     furnished.add_drive(vm, disk)
@@ -400,8 +395,8 @@ def test_a_revert_brings_the_disks_back(xapi: Any, furnished: Pool, shared: str)
     assert len(xapi.VM.get_VBDs(snapshot)) == 1
 
 
-def test_references_may_change(furnished: Pool, vm: str, shared: str) -> None:
-    """After a pool join the content is still found, and the lever still holds."""
+def test_disks_are_found_after_a_pool_join(furnished: Pool, vm: str, shared: str) -> None:
+    """refuse_detach() still holds after a pool join, too."""
     disk = furnished.create_disk(shared, b"content")
     furnished.add_drive(vm, disk)
     furnished.refuse_detach(vm)
@@ -419,8 +414,8 @@ def test_references_may_change(furnished: Pool, vm: str, shared: str) -> None:
 # Networks
 
 
-def test_interfaces_follow_the_power(xapi: Any, furnished: Pool) -> None:
-    """On the host-internal network a running VM has an address."""
+def test_interfaces_are_attached_while_the_vm_runs(xapi: Any, furnished: Pool) -> None:
+    """A running VM has an address on the host-internal network."""
     vm = furnished.create_vm("one", power_state="Halted")
     record = {
         "VM": vm,
@@ -450,8 +445,7 @@ def test_interfaces_follow_the_power(xapi: Any, furnished: Pool) -> None:
     assert xapi.network.get_assigned_ips(furnished.internal_network) == {}
 
 
-def test_the_management_network(xapi: Any, furnished: Pool) -> None:
-    """Every host has its address on it."""
+def test_every_host_has_its_address_on_the_management_network(xapi: Any, furnished: Pool) -> None:
     network = furnished.add_management_network()
     interfaces = [xapi.PIF.get_record(pif) for pif in xapi.network.get_PIFs(network)]
     assert {pif["host"]: pif["IP"] for pif in interfaces} == {host.ref: host.address for host in furnished.hosts}

@@ -32,7 +32,7 @@ COREOS = {
 
 
 def write(directory: Any, **files: Any) -> str:
-    """The directory with those templates."""
+    """Write templates into a directory; return it."""
     os.makedirs(str(directory), exist_ok=True)
     for name, content in files.items():
         with open(os.path.join(str(directory), name + ".json"), "w") as stream:
@@ -42,14 +42,14 @@ def write(directory: Any, **files: Any) -> str:
 
 @pytest.fixture
 def coreos(furnished: Pool, tmp_path: Any) -> str:
-    """A default template with two disks."""
+    """Make a default template with two disks."""
     made = furnished.add_templates_from(write(tmp_path / "t", base=BASE, derived=DERIVED, coreos=COREOS))
     assert list(made) == ["CoreOS"]
     return made["CoreOS"]
 
 
-def test_a_default_template(furnished: Pool, coreos: str) -> None:
-    """All that it derives from, what is null left out."""
+def test_a_template_inherits_the_fields_of_its_base(furnished: Pool, coreos: str) -> None:
+    """Fields that are null in the template are left out."""
     record = furnished.vm(coreos)
     assert (record["uuid"], record["is_a_template"], record["is_default_template"]) == (COREOS["uuid"], True, True)
     assert (record["name_label"], record["reference_label"]) == ("CoreOS", "coreos")
@@ -64,8 +64,7 @@ def test_a_default_template(furnished: Pool, coreos: str) -> None:
     ]
 
 
-def test_templates_are_made_anew(furnished: Pool, coreos: str, tmp_path: Any) -> None:
-    """With the same uuid there is one."""
+def test_a_template_replaces_the_one_with_its_uuid(furnished: Pool, coreos: str, tmp_path: Any) -> None:
     write(tmp_path / "t", coreos=dict(COREOS, min_memory="4G"))
     again = furnished.add_templates_from(str(tmp_path / "t"))["CoreOS"]
     assert [ref for ref, r in furnished.records("VM").items() if r["name_label"] == "CoreOS"] == [again]
@@ -83,8 +82,7 @@ def test_templates_are_made_anew(furnished: Pool, coreos: str, tmp_path: Any) ->
         dict(COREOS, disks=[{"size": "large"}]),
     ],
 )
-def test_a_bad_file_makes_no_template(furnished: Pool, tmp_path: Any, broken: Any) -> None:
-    """None of them all."""
+def test_one_bad_file_prevents_all_templates(furnished: Pool, tmp_path: Any, broken: Any) -> None:
     good = dict(COREOS, uuid="12345678-0000-4000-8000-000000000002", derived_from="base.json")
     directory = write(tmp_path / "t", base=BASE, derived=DERIVED, broken=broken, good=good)
     with pytest.raises(ValueError):
@@ -93,7 +91,7 @@ def test_a_bad_file_makes_no_template(furnished: Pool, tmp_path: Any, broken: An
 
 
 def provisioned(xapi: Any, template: str, sr: str) -> str:
-    """A VM as clients make one: the SR goes into the wish for disks."""
+    """Make a VM as clients do: put the SR into other_config:disks."""
     vm = xapi.VM.clone(template, "mine")
     disks = ElementTree.fromstring(xapi.VM.get_other_config(vm)["disks"])
     for disk in disks:
@@ -104,8 +102,8 @@ def provisioned(xapi: Any, template: str, sr: str) -> str:
     return str(vm)
 
 
-def test_a_vm_from_a_template(furnished: Pool, client: Any, coreos: str) -> None:
-    """Its disks are made on the SR that was named, and it starts."""
+def test_a_provisioned_vm_gets_its_disks_and_starts(furnished: Pool, client: Any, coreos: str) -> None:
+    """The disks are made on the SR that was named."""
     xapi, sr = client.xenapi, sr_named(furnished, "Local storage on host2")
     vm = provisioned(xapi, coreos, sr)
     record = xapi.VM.get_record(vm)
@@ -122,8 +120,8 @@ def test_a_vm_from_a_template(furnished: Pool, client: Any, coreos: str) -> None
     assert xapi.VM.get_resident_on(vm) == furnished.hosts[1].ref
 
 
-def test_a_wish_without_an_sr_is_refused(furnished: Pool, client: Any, coreos: str) -> None:
-    """And what is no wish; the clone stays a template."""
+def test_provisioning_without_a_valid_sr_is_refused(furnished: Pool, client: Any, coreos: str) -> None:
+    """A text that is no provision document is refused, too. The clone stays a template."""
     xapi = client.xenapi
     vm = xapi.VM.clone(coreos, "mine")
     assert failure(xapi.VM.provision, vm) == ["UUID_INVALID", "SR", ""]
@@ -132,7 +130,7 @@ def test_a_wish_without_an_sr_is_refused(furnished: Pool, client: Any, coreos: s
     assert (xapi.VM.get_is_a_template(vm), xapi.VM.get_VBDs(vm)) == (True, [])
 
 
-def test_the_files_of_a_host(furnished: Pool) -> None:
-    """The base templates that the pack's derive from are there and are taken."""
+def test_the_base_templates_of_a_host_are_accepted(furnished: Pool) -> None:
+    """They are the templates that the pack's templates derive from."""
     directory = os.path.join(os.path.dirname(__file__), "..", "..", "data", "vm-templates")
     assert "CoreOS" in furnished.add_templates_from(directory)

@@ -1,4 +1,4 @@
-"""Disks' content over HTTP, as real clients send and fetch it: what is answered when, and what the task says."""
+"""Disks' content over HTTP as real clients transfer it: the answers and the task's result."""
 
 import base64
 import contextlib
@@ -19,7 +19,7 @@ IO_ERROR = ["VDI_IO_ERROR", "Device I/O errors"]
 
 
 class Reply(NamedTuple):
-    """What came back."""
+    """The answer to a transfer."""
 
     status: int
     headers: Dict[str, str]
@@ -27,7 +27,7 @@ class Reply(NamedTuple):
 
 
 class Door(http.client.HTTPConnection):
-    """One of a host's doors."""
+    """A client of a host's socket or TCP port."""
 
     def __init__(self, host: SimHost, local: bool = True) -> None:
         super().__init__("localhost", timeout=DEADLINE)
@@ -50,18 +50,18 @@ IMPORT, EXPORT = "PUT /import_raw_vdi", "GET /export_raw_vdi"
 
 @pytest.fixture
 def disk(furnished: Pool) -> str:
-    """Four MiB on the shared SR."""
+    """Make a disk of four MiB on the shared SR."""
     return furnished.create_disk(sr_named(furnished, "Shared storage"), size=4 * MIB)
 
 
 @pytest.fixture
 def task(client: Any) -> str:
-    """A client's task."""
+    """Make a client's task."""
     return str(client.xenapi.task.create("upload", ""))
 
 
 def outcome(pool: Pool, task: str) -> Tuple[str, List[str]]:
-    """The status and error of a task as soon as it has ended."""
+    """Return the status and error of a task as soon as it has ended."""
     deadline = time.monotonic() + DEADLINE
     while pool.record("task", task)["status"] == "pending":
         assert time.monotonic() < deadline
@@ -72,8 +72,8 @@ def outcome(pool: Pool, task: str) -> Tuple[str, List[str]]:
 
 @pytest.mark.parametrize("number", [0, 1])
 @pytest.mark.parametrize("by", ["uuid", "ref"])
-def test_what_is_sent_is_on_the_disk(furnished: Pool, disk: str, task: str, number: int, by: str) -> None:
-    """Over the local socket without credentials; what was behind the content stays."""
+def test_an_upload_is_written_to_the_disk(furnished: Pool, disk: str, task: str, number: int, by: str) -> None:
+    """The local socket needs no credentials. Bytes beyond the upload stay as they were."""
     name = furnished.record("VDI", disk)["uuid"] if by == "uuid" else disk
     query = {"vdi": name, "format": "raw", "task_id": task}
     content = bytes(range(256)) * 5000
@@ -85,8 +85,8 @@ def test_what_is_sent_is_on_the_disk(furnished: Pool, disk: str, task: str, numb
     assert furnished.record("VDI", disk)["physical_utilisation"] >= len(content)
 
 
-def test_the_200_comes_before_the_content(furnished: Pool, disk: str, task: str) -> None:
-    """So it proves nothing: a client that goes away afterwards leaves a failed task."""
+def test_a_client_that_leaves_after_the_200_leaves_a_failed_task(furnished: Pool, disk: str, task: str) -> None:
+    """The 200 is sent before the content arrives, so it proves nothing."""
     sock = connect(furnished.coordinator, True)
     with contextlib.closing(sock):
         head = "PUT /import_raw_vdi?vdi={}&task_id={} HTTP/1.1\r\nContent-Length: 1000\r\n\r\n".format(disk, task)
@@ -97,7 +97,7 @@ def test_the_200_comes_before_the_content(furnished: Pool, disk: str, task: str)
     assert outcome(furnished, task) == ("failure", IO_ERROR)
 
 
-def test_more_than_the_disk_holds_fails_after_the_200(furnished: Pool, disk: str, task: str) -> None:
+def test_an_upload_larger_than_the_disk_fails_after_the_200(furnished: Pool, disk: str, task: str) -> None:
     reply = Door(furnished.coordinator).send_request(IMPORT, {"vdi": disk, "task_id": task}, bytes(4 * MIB + 1))
     assert reply.status == 200
     assert outcome(furnished, task) == ("failure", IO_ERROR)
@@ -112,7 +112,7 @@ def test_a_task_can_be_made_to_fail_after_the_200(furnished: Pool, disk: str, ta
 
 
 def test_content_needs_its_length(furnished: Pool, disk: str, task: str) -> None:
-    """Chunked is forbidden, and without a length XAPI does not know where the content ends."""
+    """A chunked body is forbidden. Without a length XAPI does not know where the content ends."""
     door = Door(furnished.coordinator)
     reply = door.send_request(IMPORT, {"vdi": disk, "task_id": task}, iter([b"abc"]), Transfer_Encoding="chunked")
     assert reply.status == 403
@@ -122,14 +122,14 @@ def test_content_needs_its_length(furnished: Pool, disk: str, task: str) -> None
         assert sock.recv(65536).startswith(b"HTTP/1.1 500 ")
 
 
-def test_a_disk_that_is_not_there(furnished: Pool, task: str) -> None:
+def test_a_transfer_of_an_absent_disk_fails(furnished: Pool, task: str) -> None:
     reply = Door(furnished.coordinator).send_request(IMPORT, {"vdi": "nope", "task_id": task}, b"abc")
     assert reply.status == 500
     assert b"UUID_INVALID" in reply.body
     assert outcome(furnished, task) == ("failure", ["UUID_INVALID", "VDI", "nope"])
 
 
-def test_a_large_refused_body_still_gets_its_answer(furnished: Pool) -> None:
+def test_a_client_that_sends_a_large_refused_body_gets_its_answer(furnished: Pool) -> None:
     assert Door(furnished.coordinator).send_request(IMPORT, {"vdi": "nope"}, bytes(8 * MIB)).status == 500
 
 
@@ -137,8 +137,8 @@ def _basic(password: str) -> str:
     return "Basic " + base64.b64encode("root:{}".format(password).encode()).decode()
 
 
-def test_over_tcp_credentials_are_needed(furnished: Pool, client: Any, disk: str) -> None:
-    """A session in the query or a cookie, or root's password; and a role that may."""
+def test_a_transfer_over_tcp_needs_credentials_and_a_role(furnished: Pool, client: Any, disk: str) -> None:
+    """A session in the query or a cookie, or root's password, is accepted, if its role allows transfers."""
     furnished.add_user("watcher", "pw", "read-only")
     library = pytest.importorskip("XenAPI")
     watcher = library.Session("http://127.0.0.1:{}/".format(furnished.coordinator.tcp_port))
@@ -160,8 +160,8 @@ def test_over_tcp_credentials_are_needed(furnished: Pool, client: Any, disk: str
     watcher("close")()
 
 
-def test_a_disk_of_another_host_is_there(furnished: Pool, client: Any, task: str) -> None:
-    """302: the content is to be sent there, where a session is needed."""
+def test_a_disk_on_another_host_is_redirected_to_that_host(furnished: Pool, client: Any, task: str) -> None:
+    """The answer is 302; the other host needs a session."""
     disk = furnished.create_disk(sr_named(furnished, "Local storage on host2"), size=2 * MIB)
     query = {"vdi": disk, "task_id": task, "session_id": client.handle}
     reply = Door(furnished.hosts[0]).send_request(IMPORT, query, b"abc")
@@ -175,7 +175,7 @@ def test_a_disk_of_another_host_is_there(furnished: Pool, client: Any, task: str
     assert content_of(furnished, disk)[:4] == b"abc\0"
 
 
-def test_a_disk_that_no_host_reaches(furnished: Pool, disk: str, task: str) -> None:
+def test_a_transfer_of_a_disk_that_no_host_reaches_fails(furnished: Pool, disk: str, task: str) -> None:
     sr = sr_named(furnished, "Shared storage")
     for host in furnished.hosts:
         furnished.attach_sr(sr, host, attached=False)
@@ -183,8 +183,10 @@ def test_a_disk_that_no_host_reaches(furnished: Pool, disk: str, task: str) -> N
     assert outcome(furnished, task) == ("failure", ["SR_HAS_NO_PBDS", sr])
 
 
-def test_a_disk_in_use(furnished: Pool, client: Any, disk: str, task: str) -> None:
-    """Nobody writes what a VM has; what a VM only reads may be read."""
+def test_a_disk_in_use_is_neither_written_nor_read_while_written(
+    furnished: Pool, client: Any, disk: str, task: str
+) -> None:
+    """A disk that a VM only reads may be downloaded."""
     vm = furnished.create_vm("one")
     furnished.add_drive(vm, disk, mode="RO")
     door = Door(furnished.coordinator)
@@ -198,14 +200,14 @@ def test_a_disk_in_use(furnished: Pool, client: Any, disk: str, task: str) -> No
 
 @pytest.fixture
 def slow(furnished: Pool) -> Iterator[Pool]:
-    """Writing takes a while after the content has come."""
+    """Make a pool that goes on writing for a while after the content has arrived."""
     furnished.transfer_delay = 30.0
     yield furnished
     furnished.transfer_delay = 0.0
 
 
 def test_a_slow_host_keeps_the_task_pending(slow: Pool, client: Any, disk: str, task: str) -> None:
-    """The disk is busy meanwhile, and a stopped pool does not wait for it."""
+    """The disk is busy until then, and stopping the pool does not wait for it."""
     sock = connect(slow.coordinator, True)
     with contextlib.closing(sock):
         head = "PUT /import_raw_vdi?vdi={}&task_id={} HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc".format(disk, task)
@@ -224,7 +226,7 @@ def test_a_slow_host_keeps_the_task_pending(slow: Pool, client: Any, disk: str, 
     slow.start()
 
 
-def test_what_was_sent_can_be_fetched(furnished: Pool, disk: str, task: str) -> None:
+def test_an_uploaded_disk_can_be_downloaded(furnished: Pool, disk: str, task: str) -> None:
     content = bytes(range(256)) * 100
     door = Door(furnished.coordinator)
     door.send_request(IMPORT, {"vdi": disk}, content)

@@ -1,4 +1,4 @@
-"""A client that sends exactly what it is told and shows exactly what came back, for comparing wire behaviour."""
+"""A client that sends given bytes and returns the answer's bytes, for comparing wire behaviour."""
 
 import http.client
 import json
@@ -32,7 +32,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def connect(host: SimHost, local: bool) -> socket.socket:
-    """A connected socket to the host's xapi."""
+    """Return a connected socket to the host's xapi."""
     if local:
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(DEADLINE)
@@ -42,7 +42,7 @@ def connect(host: SimHost, local: bool) -> socket.socket:
 
 
 def xml_value(value: Any) -> str:
-    """A parameter as an XML-RPC client sends it: every string typed, numbers as <int> or <double>."""
+    """Return a parameter as an XML-RPC client sends it: strings typed, numbers as <int> or <double>."""
     if value is None:
         return "<value><nil/></value>"
     if isinstance(value, bool):
@@ -64,19 +64,19 @@ def xml_value(value: Any) -> str:
 
 
 def xml_body(method: str, params: List[Any]) -> bytes:
-    """An XML-RPC request body."""
+    """Return an XML-RPC request body."""
     return "<?xml version='1.0'?><methodCall><methodName>{}</methodName><params>{}</params></methodCall>".format(
         escape(method), "".join("<param>{}</param>".format(xml_value(p)) for p in params)
     ).encode()
 
 
 def json_body(method: str, params: List[Any]) -> bytes:
-    """A JSON-RPC 2.0 request body."""
+    """Return a JSON-RPC 2.0 request body."""
     return json.dumps({"jsonrpc": "2.0", "method": method, "params": params, "id": 1}).encode()
 
 
 def decode(node: ElementTree.Element) -> Any:
-    """A <value> decoded by its tag: untyped is a string, <i4> a number, a date its text."""
+    """Decode a <value> by its tag: untyped is a string, <i4> a number, a date its text."""
     if not len(node):
         return node.text or ""
     child = node[0]
@@ -93,7 +93,7 @@ def decode(node: ElementTree.Element) -> Any:
 
 
 def decode_body(response: Response, path: str) -> Any:
-    """The answer as the recordings show it."""
+    """Return the answer as the recordings show it."""
     if response.status != 200 or "content-type" not in response.headers:
         return {"http_status": response.status, "body": response.body.decode("utf-8", "replace")}
     if path == "/jsonrpc":
@@ -106,7 +106,7 @@ def decode_body(response: Response, path: str) -> Any:
 
 
 class Client:
-    """One connection to one door of a host."""
+    """One connection to a host's socket or TCP port."""
 
     def __init__(self, host: SimHost, local: bool = True) -> None:
         self._connection = (
@@ -116,7 +116,7 @@ class Client:
         )
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._connection.close()
 
     def __enter__(self) -> "Client":
@@ -133,24 +133,24 @@ class Client:
         return Response(answer.status, {k.lower(): v for k, v in answer.getheaders()}, data)
 
     def xml(self, method: str, params: List[Any]) -> Tuple[Any, Response]:
-        """An XML-RPC call: the decoded answer and the answer itself."""
+        """Make an XML-RPC call; return the decoded answer and the answer itself."""
         response = self.post("/", xml_body(method, params), "text/xml")
         return decode_body(response, "/"), response
 
     def json(self, method: str, params: List[Any]) -> Tuple[Any, Response]:
-        """A JSON-RPC call."""
+        """Make a JSON-RPC call."""
         response = self.post("/jsonrpc", json_body(method, params), "application/json")
         return decode_body(response, "/jsonrpc"), response
 
     def call(self, method: str, *params: Any) -> Any:
-        """The value of an XML-RPC call that must succeed."""
+        """Return the value of an XML-RPC call that must succeed."""
         reply, _response = self.xml(method, list(params))
         assert reply["Status"] == "Success", reply
         return reply["Value"]
 
 
 def raw_exchange(host: SimHost, local: bool, request: bytes, deadline: float) -> Optional[Response]:
-    """Send bytes as they are and read one answer; None if none came within `deadline` seconds."""
+    """Send raw bytes and read one answer; return None if none comes within `deadline` seconds."""
     sock = connect(host, local)
     try:
         sock.sendall(request)

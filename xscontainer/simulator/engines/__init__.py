@@ -1,4 +1,4 @@
-"""Engines for simulated guests. The real one is in .real: it needs the docker package, which costs 30 MB."""
+"""Engines for simulated guests. The real one is in .real, since the docker package takes 30 MB of memory."""
 
 from xscontainer.simulator.engines.acceptor import Acceptor
 from xscontainer.simulator.engines.call import Identity

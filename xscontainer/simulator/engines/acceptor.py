@@ -1,4 +1,4 @@
-"""One thread that accepts for many listening sockets: a hundred guests and engines need no hundred accept threads."""
+"""One thread that accepts connections for many listening sockets, so that 100 guests need no 100 threads."""
 
 import os
 import selectors
@@ -36,7 +36,7 @@ class Acceptor:
         self._wake()
 
     def remove(self, listener: socket.socket) -> None:
-        """Accept no more on ``listener``; on return no callback of it runs. The caller closes the socket."""
+        """Stop accepting on ``listener``. On return no callback of it runs. The caller closes the socket."""
         with self._lock:
             try:
                 self._selector.unregister(listener)
@@ -83,7 +83,7 @@ class Acceptor:
         try:
             connection, _ = listener.accept()
         except OSError:
-            # The client gave up, or remove() and close() came in between.
+            # The client has given up, or the listener was removed and closed.
             return
         connection.setblocking(True)
         on_connection(connection)

@@ -1,16 +1,19 @@
-"""The Engine API over a :class:`Lifecycle`: versions, routing, and what concerns the engine as a whole."""
+"""The Engine API over a :class:`Lifecycle`: versions, routing, and the paths of the engine as a whole."""
 
 import json
 import re
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from xscontainer.simulator.engines.call import Call, Identity, filters_of, send, version_tuple
+from xscontainer.simulator.engines.call import Call, Identity, Route, filters_of, send, version_tuple
 from xscontainer.simulator.engines.container import SKELETON, Version, network_id
-from xscontainer.simulator.engines.container_api import ContainerApi, Route
+from xscontainer.simulator.engines.container_reads import ContainerReads
+from xscontainer.simulator.engines.container_verbs import ContainerVerbs
 from xscontainer.simulator.engines.events import Listener, parse_time
 from xscontainer.simulator.engines.exec_api import ExecApi
 from xscontainer.simulator.engines.lifecycle import Lifecycle
+from xscontainer.simulator.engines.log_api import LogApi
+from xscontainer.simulator.engines.stats_api import StatsApi
 from xscontainer.simulator.engines.store import ApiError
 from xscontainer.simulator.engines.wire import Connection, Request
 
@@ -22,10 +25,12 @@ class Api:
 
     def __init__(self, lifecycle: Lifecycle, identity: Identity, root: str) -> None:
         self._life = lifecycle
-        self._who = identity
+        self._identity = identity
         self._newest = version_tuple(identity.api_version)
         self._oldest = version_tuple(identity.min_api_version)
-        routes = self._table() + ContainerApi(lifecycle, root).routes() + ExecApi(lifecycle).routes()
+        reads, verbs = ContainerReads(lifecycle, root), ContainerVerbs(lifecycle)
+        routes = self._table() + reads.routes() + verbs.routes() + ExecApi(lifecycle).routes()
+        routes += LogApi(lifecycle).routes() + StatsApi(lifecycle, identity.product == "Podman Engine").routes()
         self._routes = [(method, re.compile(pattern + r"\Z"), handler) for method, pattern, handler in routes]
 
     def _table(self) -> List[Route]:
@@ -35,13 +40,13 @@ class Api:
         ]
 
     def headers(self) -> str:
-        """The header lines of every answer."""
-        lines = f"Api-Version: {self._who.api_version}\r\n" if self._newest >= (1, 25) else ""
+        """Return the header lines of every answer."""
+        lines = f"Api-Version: {self._identity.api_version}\r\n" if self._newest >= (1, 25) else ""
         return (f"{lines}Docker-Experimental: false\r\nOstype: linux\r\n"
-                f"Server: Docker/{self._who.version} (linux)\r\n")
+                f"Server: Docker/{self._identity.version} (linux)\r\n")
 
     def verb(self, request: Request) -> str:
-        """A request's name for statistics: ``GET /containers/{}/json``."""
+        """Return a request's name for statistics, such as ``GET /containers/{}/json``."""
         return self._route(request)[2]
 
     def handle(self, request: Request, connection: Connection) -> None:
@@ -52,7 +57,7 @@ class Api:
             if handler is None:
                 common = ""
                 raise ApiError(404, "page not found")
-            # The real one adds its "experimental" line only after it has agreed on a version.
+            # A real engine adds its "experimental" line only after it has agreed on a version.
             common = common.replace("Docker-Experimental: false\r\n", "")
             version = self._negotiate(request.path)
             common = self.headers()
@@ -80,21 +85,21 @@ class Api:
         match = _VERSIONED.match(path)
         if not match:
             return self._newest
-        text, who = match.group(1), self._who
-        asked = version_tuple(text)
-        if asked > self._newest:
+        text, identity = match.group(1), self._identity
+        requested = version_tuple(text)
+        if requested > self._newest:
             if self._newest < (1, 25):
                 raise ApiError(400, f"client is newer than server (client API version: {text}, "
-                                    f"server API version: {who.api_version})")
+                                    f"server API version: {identity.api_version})")
             if self._newest >= (1, 34):
                 raise ApiError(400, f"client version {text} is too new. Maximum supported API version is "
-                                    f"{who.api_version}")
+                                    f"{identity.api_version}")
             return self._newest
-        if asked < self._oldest:
-            message = (f"client version {text} is too old. Minimum supported API version is {who.min_api_version}, "
-                       "please upgrade your client to a newer version")
-            raise (_OldClient if asked < (1, 24) and self._oldest < (1, 24) else ApiError)(400, message)
-        return asked
+        if requested < self._oldest:
+            message = (f"client version {text} is too old. Minimum supported API version is "
+                       f"{identity.min_api_version}, please upgrade your client to a newer version")
+            raise (_OldClient if requested < (1, 24) and self._oldest < (1, 24) else ApiError)(400, message)
+        return requested
 
     # -- the engine itself ------------------------------------------------------------------------------------------
     def _ping(self, call: Call) -> None:
@@ -105,11 +110,11 @@ class Api:
             ("Cache-Control", "no-cache, no-store, must-revalidate"), ("Pragma", "no-cache")))
 
     def _version(self, call: Call) -> None:
-        who, info = self._who, SKELETON["Info"]
+        identity, info = self._identity, SKELETON["Info"]
         built = "2023-04-04T18:21:34.000000000+00:00"
         flat: Dict[str, Any] = {
-            "Version": who.version, "ApiVersion": who.api_version, "MinAPIVersion": who.min_api_version,
-            "GitCommit": who.git_commit, "GoVersion": "go1.19.8", "Os": "linux", "Arch": "amd64",
+            "Version": identity.version, "ApiVersion": identity.api_version, "MinAPIVersion": identity.min_api_version,
+            "GitCommit": identity.git_commit, "GoVersion": "go1.19.8", "Os": "linux", "Arch": "amd64",
             "KernelVersion": info["KernelVersion"], "BuildTime": built,
         }
         if self._newest < (1, 25):
@@ -119,7 +124,7 @@ class Api:
             details = {key: flat[key] for key in sorted(flat) if key != "Version"}
             details["Experimental"] = "false"
             answer = {"Platform": {"Name": ""}, "Components": [
-                {"Name": "Engine", "Version": who.version, "Details": details},
+                {"Name": identity.product, "Version": identity.version, "Details": details},
                 {"Name": "containerd", "Version": "1.6.20", "Details": {"GitCommit": info["ContainerdCommit"]["ID"]}},
                 {"Name": "runc", "Version": "1.1.5", "Details": {"GitCommit": info["RuncCommit"]["ID"]}},
                 {"Name": "docker-init", "Version": "0.19.0", "Details": {"GitCommit": ""}},
@@ -131,11 +136,11 @@ class Api:
         paused, running = states.count("paused"), states.count("running") + states.count("restarting")
         info = dict(SKELETON["Info"])
         info.update(
-            ID=":".join([network_id(self._who.name)[index:index + 4].upper() for index in range(0, 48, 4)]),
+            ID=":".join([network_id(self._identity.name)[index:index + 4].upper() for index in range(0, 48, 4)]),
             Containers=len(states), ContainersRunning=running, ContainersPaused=paused,
             ContainersStopped=len(states) - running - paused, Images=len(self._life.images),
-            SystemTime=time.strftime("%Y-%m-%dT%H:%M:%S.000000001Z", time.gmtime()), Name=self._who.name,
-            ServerVersion=self._who.version, NEventsListener=self._life.events.listeners,
+            SystemTime=time.strftime("%Y-%m-%dT%H:%M:%S.000000001Z", time.gmtime()), Name=self._identity.name,
+            ServerVersion=self._identity.version, NEventsListener=self._life.events.listeners,
         )
         send(call, info)
 
@@ -153,9 +158,12 @@ class Api:
             connection.start_stream()
             connection.wait_closed()
             return
-        listener = Listener(connection, call.version, filters, fault.size if fault and kind == "events-end" else None)
+        listener = Listener(connection, call.version, filters, fault.size if fault and kind == "events-end" else None,
+                            since or 0 if self._life.podman else 0)
         wait_until = None if until is None else time.monotonic() + until / 1e9 - time.time()
         live = until is None or until / 1e9 > time.time()
+        if self._life.podman:
+            live = query.get("stream") != "false"
         self._life.events.follow(listener, 0 if since is None and until is not None else since, until, live)
         try:
             if live:
@@ -167,4 +175,4 @@ class Api:
 
 
 class _OldClient(ApiError):
-    """Refusal in the words and the plain text that clients of that age read."""
+    """A refusal as plain text, as clients of that age expect it."""

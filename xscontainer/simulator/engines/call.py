@@ -1,7 +1,7 @@
 """One request to an engine, as its handlers see it, and the ways to answer."""
 
 import json
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from xscontainer.simulator.engines.container import Version
 from xscontainer.simulator.engines.store import ApiError
@@ -9,11 +9,12 @@ from xscontainer.simulator.engines.wire import Connection, Request
 
 
 class Identity(NamedTuple):
-    """Which engine this pretends to be.
+    """The product and versions that an engine reports.
 
     :param version: the product's version.
     :param api_version: the newest API version it speaks.
     :param min_api_version: the oldest it accepts.
+    :param product: "Engine" is Docker; "Podman Engine" has podman's own stats, too.
     """
 
     version: str = "20.10.24"
@@ -21,10 +22,11 @@ class Identity(NamedTuple):
     min_api_version: str = "1.12"
     name: str = "guest"
     git_commit: str = "5d6db84"
+    product: str = "Engine"
 
 
 def version_tuple(text: str) -> Version:
-    """ "1.41" as (1, 41); what is no number counts as 0."""
+    """Return "1.41" as (1, 41). A part that is no number counts as 0."""
     return tuple(int(part) if part.isdigit() else 0 for part in text.split("."))
 
 
@@ -37,11 +39,11 @@ class Call(NamedTuple):
     name: str
 
     def flag(self, key: str) -> bool:
-        """A boolean query parameter as engines read it."""
+        """Return a boolean query parameter as engines read it."""
         return self.request.query.get(key, "").lower().strip() not in ("", "0", "no", "false", "none")
 
     def json(self) -> Any:
-        """The body.
+        """Return the body, decoded.
 
         :raises ApiError: 400.
         """
@@ -51,6 +53,10 @@ class Call(NamedTuple):
             return json.loads(self.request.body.decode("utf-8"))
         except ValueError as error:
             raise ApiError(400, f"invalid character in JSON: {error}") from error
+
+
+Route = Tuple[str, str, Callable[[Call], None]]
+"""(method, pattern of the path, handler)"""
 
 
 def send(call: Call, value: Any, status: int = 200) -> None:
@@ -68,7 +74,7 @@ def seconds(call: Call) -> Optional[float]:
 
 
 def filters_of(query: Dict[str, str]) -> Dict[str, List[str]]:
-    """The filters parameter in either of its two forms."""
+    """Return the filters parameter, which has two forms."""
     if not query.get("filters"):
         return {}
     try:

@@ -1,4 +1,4 @@
-"""Things that happen later in one engine: a command ends, a container restarts, a health check runs."""
+"""Planned actions of one engine: a command ends, a container restarts, a health check runs."""
 
 import heapq
 import itertools
@@ -8,7 +8,7 @@ from typing import Callable, List, Optional, Tuple
 
 
 class Clock:
-    """Calls functions at given times in one thread, which exists only once something was planned."""
+    """Calls functions at given times. Its thread starts with the first plan."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -18,7 +18,7 @@ class Clock:
         self._stopped = False
 
     def later(self, seconds: float, call: Callable[[], None]) -> None:
-        """Call ``call`` after ``seconds``; it must be quick and not raise. Dropped once closed."""
+        """Call ``call`` after ``seconds``. It must be quick and must not raise. close() drops it."""
         with self._changed:
             if self._stopped:
                 return
@@ -29,7 +29,7 @@ class Clock:
             self._changed.notify()
 
     def close(self) -> None:
-        """End the thread; nothing planned happens any more. Usable again after reopen()."""
+        """End the thread and drop all plans. The clock is usable again after reopen()."""
         with self._changed:
             self._stopped = True
             self._plan = []

@@ -1,17 +1,19 @@
-"""One simulated container: its record and how the Engine API shows it."""
+"""One simulated container: its record and its form in the Engine API."""
 
 import copy
 import json
 import os
 import time
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+from xscontainer.simulator.engines.log_entries import LogEntry
 
 with open(os.path.join(os.path.dirname(__file__), "skeleton.json"), encoding="utf-8") as _file:
     SKELETON: Dict[str, Any] = json.load(_file)
-"""What a real engine answers for a container nobody configured: the keys and types of every field."""
+"""The keys and types of every field that a real engine reports of a container without settings."""
 
 Version = Tuple[int, ...]
-_MARKER = os.urandom(16).hex()  # stands for the Status while an entry is encoded: no label can contain it
+_MARKER = os.urandom(16).hex()  # the place of the Status in an encoded entry: no label can contain it
 NO_TIME = "0001-01-01T00:00:00Z"
 STATES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
 
@@ -25,8 +27,16 @@ class Health:
         self.log: List[Dict[str, Any]] = []
 
 
+class Load(NamedTuple):
+    """The resources that a running container uses: CPUs, bytes of memory, processes."""
+
+    cores: float = 0.01
+    memory: int = 8 << 20
+    pids: int = 1
+
+
 class Container:
-    """A record; whoever changes it holds the engine's lock and calls touch()."""
+    """One container. A writer holds the engine's lock and calls touch()."""
 
     def __init__(self, container_id: str, name: str, body: Dict[str, Any], image_id: str, created: float) -> None:
         self.id = container_id
@@ -50,10 +60,13 @@ class Container:
         self.restart_count = 0
         self.stopped_by_hand = False
         self.health: Optional[Health] = None
-        self.logs: List[Tuple[int, bytes]] = []
+        self.logs: List[LogEntry] = []
+        self.load = Load()
         self.exec_ids: List[str] = []
         self.life = 0
         """Counts starts: a timer of an earlier life must not act on a later one."""
+        self.begun = (0, 0)
+        """The last life that began, and the number of log entries before it."""
         self._cache: Dict[Tuple[Any, ...], Tuple[bytes, bytes]] = {}
 
     @property
@@ -63,16 +76,16 @@ class Container:
 
     @property
     def up(self) -> bool:
-        """Whether the engine calls it running (a paused one runs too)."""
+        """Return whether the engine calls the container running; a paused one counts, too."""
         return self.state in ("running", "paused")
 
     def touch(self) -> None:
-        """Forget what was encoded for lists."""
+        """Drop the cached JSON."""
         self._cache.clear()
 
     # -- as a list shows it -----------------------------------------------------------------------------------------
     def status(self, now: float) -> str:
-        """The sentence of a list's Status field."""
+        """Return the Status field of a list."""
         since, ended = human_duration(now - self.started), human_duration(now - self.finished)
         if self.state == "paused":
             return f"Up {since} (Paused)"
@@ -87,7 +100,7 @@ class Container:
         return {"created": "Created", "removing": "Removal In Progress"}.get(self.state, "Dead")
 
     def entry(self, version: Version, size: bool, now: float) -> bytes:
-        """Its JSON in a list. All but the Status is encoded once and kept until touch()."""
+        """Return the container's JSON for a list. All but the Status is encoded once and kept until touch()."""
         bucket = (version >= (1, 44), version >= (1, 52), size)
         if bucket not in self._cache:
             encoded = json.dumps(self._entry(bucket, _MARKER), separators=(",", ":"))
@@ -114,7 +127,7 @@ class Container:
 
     # -- as inspect shows it ----------------------------------------------------------------------------------------
     def networks(self, new: bool) -> Dict[str, Any]:
-        """Its one network endpoint."""
+        """Return the container's only network endpoint."""
         endpoint = dict(SKELETON["Endpoint"])
         if self.life:
             endpoint["NetworkID"] = network_id(self.network)
@@ -130,7 +143,7 @@ class Container:
         return "bridge" if mode == "default" else mode
 
     def inspect(self, version: Version, size: bool, root: str) -> Dict[str, Any]:
-        """The whole record as GET /containers/{id}/json answers it."""
+        """Return the whole record of GET /containers/{id}/json."""
         state: Dict[str, Any] = {
             "Status": self.state, "Running": self.up or self.state == "restarting", "Paused": self.state == "paused",
             "Restarting": self.state == "restarting", "OOMKilled": self.oom_killed, "Dead": self.state == "dead",
@@ -166,12 +179,12 @@ CONFIG_KEYS = tuple(SKELETON["Config"]) + ("Healthcheck", "StopSignal", "StopTim
 
 
 def network_id(name: str) -> str:
-    """The id of the engine's network of that name (the same for every engine)."""
+    """Return the id of the network of that name, which is the same for every engine."""
     return (name.encode("utf-8").hex() * 64)[:64]
 
 
 def stamp(seconds: float) -> str:
-    """RFC 3339 with nanoseconds as Go writes it; Go's zero time for 0."""
+    """Return a time in RFC 3339 with nanoseconds as Go writes it; Go's zero time for 0."""
     if not seconds:
         return NO_TIME
     whole, part = divmod(int(seconds * 1000000), 1000000)
@@ -180,7 +193,7 @@ def stamp(seconds: float) -> str:
 
 
 def human_duration(seconds: float) -> str:
-    """A duration as engines word it in Status."""
+    """Return a duration in the words of a Status."""
     count = int(seconds)
     if count < 1:
         return "Less than a second"
@@ -205,7 +218,7 @@ def human_duration(seconds: float) -> str:
 
 
 def command_line(words: List[str]) -> str:
-    """A command as lists show it: arguments with a blank in single quotes."""
+    """Return a command as lists show it: arguments with a blank are in single quotes."""
     return " ".join(words[:1] + [f"'{word}'" if " " in word else word for word in words[1:]])
 
 

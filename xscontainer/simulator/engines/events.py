@@ -1,7 +1,9 @@
-"""An engine's events: the last ones kept, new ones sent to who listens, in the thread that causes them."""
+"""An engine's events. The last ones are kept; new ones are sent to listeners in the thread that causes them."""
 
 import collections
+import contextlib
 import json
+import socket
 import threading
 import time
 from typing import Any, Deque, Dict, List, NamedTuple, Optional, Set, Tuple
@@ -15,7 +17,7 @@ Filters = Dict[str, List[str]]
 
 
 class Event(NamedTuple):
-    """One event, encoded both ways: for API versions with ``status``, ``id`` and ``from``, and for those without."""
+    """One event, encoded for API versions with ``status``, ``id`` and ``from`` and for those without."""
 
     kind: str
     action: str
@@ -49,7 +51,10 @@ def _encode(value: Dict[str, Any]) -> bytes:
 class Listener:
     """One open event stream."""
 
-    def __init__(self, connection: Connection, version: Version, filters: Filters, most: Optional[int]) -> None:
+    def __init__(self, connection: Connection, version: Version, filters: Filters, most: Optional[int],
+                 not_before: int = 0) -> None:
+        """:param not_before: podman's ``since`` also holds for new events; nanoseconds."""
+        self._not_before = not_before
         self.connection = connection
         self._new = version >= WITHOUT_DEPRECATED
         self._filters = filters
@@ -57,8 +62,12 @@ class Listener:
         self.ended = False
 
     def send(self, event: Event) -> None:
-        """Send it if it passes the filters; a client that is gone or stuck is cut off."""
-        if self.ended or not passes(event, self._filters):
+        """Send the event if it passes the filters.
+
+        A client that has gone, or that reads nothing for 5 s, loses its connection: part of the event may have been
+        sent already, so the stream cannot go on.
+        """
+        if self.ended or event.time_nano < self._not_before or not passes(event, self._filters):
             return
         try:
             self.connection.send_chunk(event.new if self._new else event.old)
@@ -67,13 +76,15 @@ class Listener:
                 if self._left <= 0:
                     self.ended = True
                     self.connection.end_stream()
-                    self.connection.sock.shutdown(2)
+                    self.connection.sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             self.ended = True
+            with contextlib.suppress(OSError):
+                self.connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def passes(event: Event, filters: Filters) -> bool:
-    """Whether an event passes an Engine API filter; unknown filters do not count."""
+    """Return whether an event passes an Engine API filter; unknown filters are ignored."""
     for key, wanted in filters.items():
         if key == "type":
             fits = event.kind in wanted
@@ -111,7 +122,7 @@ class EventLog:
         self.published = 0
 
     def publish(self, kind: str, action: str, actor: str, attributes: Dict[str, str]) -> int:
-        """Make an event known; its time in nanoseconds, which never repeats."""
+        """Send an event to all listeners; return its time in nanoseconds, which never repeats."""
         with self._lock:
             self._last = max(self._last + 1, int(time.time() * 1e9))
             event = make_event(kind, action, actor, attributes, self._last)
@@ -124,10 +135,10 @@ class EventLog:
             return self._last
 
     def follow(self, listener: Listener, since: Optional[int], until: Optional[int], live: bool) -> None:
-        """Open the stream: what was kept from ``since`` to ``until`` (nanoseconds) and, if ``live``, what comes.
+        """Open a stream of the kept events from ``since`` to ``until`` (nanoseconds) and, if ``live``, of new ones.
 
         A client that has read the answer's head misses nothing. (A real engine sends the head a moment before it
-        begins to listen: ask it with ``since``.)
+        begins to listen: use ``since`` there.)
         """
         with self._lock:
             listener.connection.start_stream()
@@ -142,17 +153,22 @@ class EventLog:
         with self._lock:
             self._listeners.discard(listener)
 
+    def forget_past(self) -> None:
+        """Forget the kept events, as a real engine does when it ends."""
+        with self._lock:
+            self._kept.clear()
+
     @property
     def listeners(self) -> int:
-        """Open event streams."""
+        """Return the number of open event streams."""
         with self._lock:
             return len(self._listeners)
 
 
 def parse_time(text: str) -> Tuple[int, int]:
-    """``seconds[.nanoseconds]`` of the since and until parameters: (nanoseconds, whole seconds).
+    """Parse ``seconds[.nanoseconds]`` of a since or until parameter to (nanoseconds, whole seconds).
 
-    :raises ValueError: no number; the text names what was wrong as the engine does.
+    :raises ValueError: it is no number; the text is an engine's.
     """
     whole, _, part = text.partition(".")
     try:

@@ -6,9 +6,8 @@ import time
 from typing import Any, Dict, List
 
 from xscontainer.simulator.engines import program
-from xscontainer.simulator.engines.call import Call, send
+from xscontainer.simulator.engines.call import Call, Route, send
 from xscontainer.simulator.engines.container import SKELETON
-from xscontainer.simulator.engines.container_api import Route
 from xscontainer.simulator.engines.lifecycle import Lifecycle
 from xscontainer.simulator.engines.store import ApiError
 
@@ -24,7 +23,7 @@ class ExecApi:
         self._execs: Dict[str, Dict[str, Any]] = {}
 
     def routes(self) -> List[Route]:
-        """(method, pattern, handler) of each path."""
+        """Return (method, pattern, handler) of each path."""
         return [
             ("POST", r"/containers/([^/]+)/exec", self._exec), ("POST", r"/exec/([^/]+)/start", self._exec_start),
             ("GET", r"/exec/([^/]+)/json", self._exec_inspect), ("GET", "/images/json", self._images),
@@ -55,7 +54,7 @@ class ExecApi:
 
     def _exec_start(self, call: Call) -> None:
         record = self._find_exec(call.name)
-        container, run = record["container"], program.run(record["words"])
+        container, run = record["container"], program.predict(record["words"])
         self.life.publish(container, f"exec_start: {' '.join(record['words'])}", execID=call.name)
         record["code"] = run.exit_code
         detached = bool(call.json().get("Detach"))
@@ -63,7 +62,7 @@ class ExecApi:
             call.connection.answer(200)
         else:
             call.connection.start_raw(RAW_STREAM, "upgrade" in call.request.headers.get("connection", "").lower())
-            # To start a process takes a real engine longer; clients that read past their HTTP library count on it.
+            # A real engine needs longer to start a process. Clients that read past their HTTP library rely on it.
             time.sleep(EXEC_SECONDS)
             for stream, data in run.output:
                 if record["body"].get("AttachStdout" if stream == 1 else "AttachStderr"):

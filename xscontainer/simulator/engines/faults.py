@@ -1,4 +1,4 @@
-"""Misbehaviour on request: what a guest or an engine does wrong, to which requests and how often.
+"""Faults that tests switch on: what a guest or an engine does wrong, to which requests and how often.
 
 One :class:`Faults` per guest or engine. The server asks it with :meth:`Faults.take` at two moments: when a connection
 was accepted (subject ``connect``) and, in an engine, when a request was read (subject ``GET /containers/json?all=1``,
@@ -47,7 +47,7 @@ class Fault(NamedTuple):
 
 
 class _Rule:
-    """A fault and how often it is still due (0: always)."""
+    """A fault and how often it is still to strike (0: always)."""
 
     def __init__(self, fault: Fault, left: int) -> None:
         self.fault = fault
@@ -69,7 +69,7 @@ class Faults:
         """Switch a fault on.
 
         :param match: a regular expression that the subject must contain; empty: every subject.
-        :param times: how often, then it is off by itself; 0: until cleared.
+        :param times: how often; 0: until cleared.
         :raises ValueError: unknown kind.
         """
         if kind not in AT_REQUEST + AT_CHANNEL:
@@ -78,17 +78,17 @@ class Faults:
             self._rules.append(_Rule(Fault(kind, match, seconds, size, status, body), times))
 
     def clear(self, kind: str = "") -> None:
-        """Switch one kind off, or all. What already hangs goes on hanging until its connection ends."""
+        """Switch one kind off, or all. A connection that hangs already goes on hanging until it ends."""
         with self._lock:
             self._rules = [rule for rule in self._rules if kind and rule.fault.kind != kind]
 
     @property
     def at_connect(self) -> bool:
-        """Whether a fault names ``connect``: an engine's faults are for requests unless they do."""
+        """Return whether a fault names ``connect``. An engine's faults apply to requests otherwise."""
         return any("connect" in rule.fault.match for rule in self._rules)
 
     def take(self, subject: str, kinds: Iterable[str]) -> Optional[Fault]:
-        """The first fault of these kinds for ``subject``, counted as used; None: behave."""
+        """Return and count the first fault of these kinds for ``subject``; None: there is none."""
         if not self._rules:  # the common case, on every request: no lock
             return None
         with self._lock:

@@ -13,7 +13,7 @@ _PT_INTERP = 3
 
 
 def is_static(path: str) -> bool:
-    """Whether a 64-bit ELF program runs without a dynamic loader."""
+    """Return whether a 64-bit ELF program runs without a dynamic loader."""
     with open(path, "rb") as program:
         head = program.read(64)
         if head[:5] != b"\x7fELF\x02":
@@ -26,7 +26,7 @@ def is_static(path: str) -> bool:
 
 
 def busybox_tar() -> bytes:
-    """A root file system as tar: /bin/busybox with links for its applets, and the directories a shell expects.
+    """Return a root file system as tar: /bin/busybox, links for its applets, and a shell's directories.
 
     :raises NotAvailable: no static busybox on this machine.
     """

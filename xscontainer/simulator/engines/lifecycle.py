@@ -1,4 +1,4 @@
-"""What the verbs of an engine do to its containers, with the events, words and codes of a real one."""
+"""The verbs of an engine, with the events, messages and exit codes of a real one."""
 
 import os
 import re
@@ -42,7 +42,7 @@ class Lifecycle(Running):
                 "You have to remove (or rename) that container to be able to reuse that name.")
 
     def start(self, wanted: str) -> bool:
-        """Whether anything changed."""
+        """Return whether anything changed."""
         with self.lock:
             container = self.find(wanted)
             if container.state == "paused":
@@ -60,8 +60,11 @@ class Lifecycle(Running):
             container = self.find(wanted)
             if not container.up and container.state != "restarting":
                 return False
+            if self.podman and seconds is None:
+                self.publish(container, "stop")  # mostly; with a timeout mostly not
             self.terminate(container, seconds)
-            self.publish(container, "stop")
+            if not self.podman:
+                self.publish(container, "stop")
             return True
 
     def restart(self, wanted: str, seconds: Optional[float]) -> None:
@@ -69,11 +72,15 @@ class Lifecycle(Running):
             container = self.find(wanted)
             if container.state in ("dead", "removing"):
                 raise ApiError(409, "container is marked for removal and cannot be started")
+            if self.podman:
+                self.publish(container, "restart")
             if container.up or container.state == "restarting":
                 self.terminate(container, seconds)
-                self.publish(container, "stop")
+                if not self.podman:
+                    self.publish(container, "stop")
             self.bring_up(container)
-            self.publish(container, "restart")
+            if not self.podman:
+                self.publish(container, "restart")
 
     def kill(self, wanted: str, name: str) -> None:
         number = signal_number(name)
@@ -149,12 +156,12 @@ class Lifecycle(Running):
                     self.end_restarting(container)
                 else:
                     container.stopped_by_hand = True
-                    self.publish(container, "kill", signal="9")
+                    self.publish_signal(container, 9)
                     self.die(container, 137)
             self.forget(container)
 
     def wait(self, wanted: str, condition: str) -> int:
-        """Block until the container is not running, or removed; its exit code."""
+        """Block until the container has ended or is removed; return its exit code."""
         with self.changed:
             container = self.find(wanted)
             life = container.life + (condition == "next-exit")
@@ -168,7 +175,7 @@ class Lifecycle(Running):
 
     # -- for tests --------------------------------------------------------------------------------------------------
     def force_state(self, wanted: str, state: str, exit_code: int = 0) -> None:
-        """Put a container into a state without its history and without an event (dead, removing, restarting ...)."""
+        """Put a container into a state (dead, removing, restarting ...) without history and events."""
         with self.lock:
             container = self.find(wanted)
             container.life += 1
@@ -178,8 +185,17 @@ class Lifecycle(Running):
                 container.finished, container.pid = time.time(), 0
             self.set_state(container, state)
 
+    def run_out_of_memory(self, wanted: str) -> None:
+        """Let the kernel kill the container's process."""
+        with self.lock:
+            container = self.find(wanted)
+            if container.up:
+                container.oom_killed = not self.podman  # 4.3 does not see it with cgroups v1
+                self.publish(container, "oom")
+                self.die(container, 137)
+
     def finish(self, wanted: str, exit_code: int) -> None:
-        """The container's process ends by itself."""
+        """End the container's process as if by itself."""
         with self.lock:
             container = self.find(wanted)
             if container.up:

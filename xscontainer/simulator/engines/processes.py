@@ -1,6 +1,6 @@
-"""Find and end processes that a started program left behind (Linux /proc; no parent link is needed).
+"""Find and end processes that a started program has left behind, by Linux's /proc.
 
-dockerd's shims and a guest's commands leave the process group and the parent of what we started, so neither
+dockerd's shims and a guest's commands leave the process group and the parent of the started program, so neither
 ``kill(-pgid)`` nor ``wait`` reaches them.
 """
 
@@ -11,15 +11,23 @@ import subprocess
 import time
 from typing import Dict, Iterable, List, Optional, Set
 
+# If not empty: the reason why this process and its children may start no sshd, dockerd or podman.
+NO_SERVERS = "XSCONTAINER_NO_SERVERS"
+
+
+def servers_off() -> str:
+    """Return why no real server may be started, or the empty string."""
+    return os.environ.get(NO_SERVERS, "")
+
 
 def parents() -> Dict[int, int]:
-    """Every process of the machine: pid -> parent pid."""
+    """Return pid -> parent pid of every process of the machine."""
     found = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             try:
                 with open(f"/proc/{entry}/stat", "rb") as stat:
-                    # The name (field 2) may hold blanks and brackets: read behind its last bracket.
+                    # The name (field 2) may contain blanks and brackets: read from its last bracket.
                     found[int(entry)] = int(stat.read().rpartition(b")")[2].split()[1])
             except (OSError, IndexError, ValueError):
                 continue
@@ -27,7 +35,7 @@ def parents() -> Dict[int, int]:
 
 
 def descendants(roots: Iterable[int]) -> Set[int]:
-    """All processes below ``roots``, without the roots."""
+    """Return all processes below ``roots``, without the roots."""
     table = parents()
     found: Set[int] = set()
     level = set(roots)
@@ -38,7 +46,7 @@ def descendants(roots: Iterable[int]) -> Set[int]:
 
 
 def mentioning(text: str) -> Set[int]:
-    """Processes other than this one with ``text`` in their command line."""
+    """Return the processes other than this one with ``text`` in their command line."""
     needle = os.fsencode(text)
     found = set()
     for entry in os.listdir("/proc"):
@@ -53,7 +61,7 @@ def mentioning(text: str) -> Set[int]:
 
 
 def kill(pids: Iterable[int], number: int = signal.SIGKILL) -> None:
-    """Signal each; who is gone already is no error."""
+    """Signal each process; one that has ended already is no error."""
     for pid in pids:
         try:
             os.kill(pid, number)
@@ -62,7 +70,7 @@ def kill(pids: Iterable[int], number: int = signal.SIGKILL) -> None:
 
 
 def gone(pid: int) -> bool:
-    """Whether the process ended (a zombie that waits for its parent counts as ended)."""
+    """Return whether the process has ended; a zombie counts as ended."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat:
             return stat.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
@@ -71,17 +79,17 @@ def gone(pid: int) -> bool:
 
 
 def wait_gone(pids: Iterable[int], seconds: float) -> Set[int]:
-    """Wait until all ended, at most ``seconds``; who is still there."""
+    """Wait at most ``seconds`` until all have ended; return those that have not."""
     deadline = time.monotonic() + seconds
-    left = {pid for pid in pids if not gone(pid)}
-    while left and time.monotonic() < deadline:
+    remaining = {pid for pid in pids if not gone(pid)}
+    while remaining and time.monotonic() < deadline:
         time.sleep(0.005)
-        left = {pid for pid in left if not gone(pid)}
-    return left
+        remaining = {pid for pid in remaining if not gone(pid)}
+    return remaining
 
 
 def end(process: "subprocess.Popen[bytes]", seconds: float, number: int = signal.SIGTERM) -> None:
-    """Signal a child, wait for it at most ``seconds``, then kill it; always reaped on return."""
+    """Terminate a child, kill it after ``seconds``, and reap it."""
     if process.poll() is None:
         kill([process.pid], number)
         try:
@@ -92,13 +100,13 @@ def end(process: "subprocess.Popen[bytes]", seconds: float, number: int = signal
 
 
 def find_program(name: str) -> Optional[str]:
-    """Path of a program, looked for on PATH and in the sbin directories that a user's PATH may lack."""
+    """Return the path of a program on PATH or in the sbin directories that a user's PATH may lack."""
     path = os.environ.get("PATH", os.defpath)
     return shutil.which(name, path=os.pathsep.join([path, "/usr/local/sbin", "/usr/sbin", "/sbin"]))
 
 
 def mounts_below(directory: str) -> List[str]:
-    """Mount points at or below ``directory``, deepest first."""
+    """Return the mount points at or below ``directory``, deepest first."""
     prefix = os.path.realpath(directory)
     found = []
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
@@ -110,7 +118,7 @@ def mounts_below(directory: str) -> List[str]:
 
 
 def log_tail(path: str, size: int = 2000) -> str:
-    """The last ``size`` bytes of a log as text; nothing if there is none."""
+    """Return the last ``size`` bytes of a log as text; "" if there is no log."""
     try:
         with open(path, "rb") as log:
             log.seek(max(0, os.fstat(log.fileno()).st_size - size))

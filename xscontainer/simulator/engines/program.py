@@ -1,7 +1,7 @@
-"""What a container's command does, as far as an engine shows it: for how long, with which output and exit code.
+"""The behaviour of a container's command that an engine shows: duration, output and exit code.
 
 Known are ``true``, ``false``, ``sleep N``, ``echo``, and ``sh -c`` with these and ``exit N`` joined by ``;``.
-Every other command is a server that runs until it is told to stop.
+Every other command is a server that runs until it is stopped.
 """
 
 import re
@@ -12,10 +12,10 @@ FOREVER = float("inf")
 
 
 class Run(NamedTuple):
-    """How a command behaves.
+    """The duration, output and exit code of a command.
 
     :param seconds: how long it runs; infinite for a server.
-    :param exit_code: with which code it ends by itself.
+    :param exit_code: its exit code if nothing stops it.
     :param output: (stream, bytes): 1 is stdout, 2 is stderr.
     :param ignores_term: SIGTERM does not end it (pid 1 without a handler).
     """
@@ -26,8 +26,8 @@ class Run(NamedTuple):
     ignores_term: bool
 
 
-def run(command: Sequence[str]) -> Run:
-    """Predict a command."""
+def predict(command: Sequence[str]) -> Run:
+    """Return how a command will behave."""
     words = list(command)
     name = words[0].rpartition("/")[2] if words else ""
     if name in ("sh", "bash") and len(words) > 2 and words[1] == "-c":

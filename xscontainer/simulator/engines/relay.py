@@ -1,4 +1,4 @@
-"""Moving bytes between two sockets, honestly or badly, and owning the threads that do it."""
+"""Moving bytes between two sockets, correctly or with a fault, and the threads that do it."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ _CHUNK = 65536
 
 
 class Threads:
-    """Owner of short-lived threads: knows which run, tells them to stop, joins them."""
+    """Owns short-lived threads: stops and joins them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -26,7 +26,7 @@ class Threads:
     def start(self, target: Callable[..., None], *args: Any, name: str = "simulator") -> threading.Thread:
         """Run ``target`` in a thread of its own until it returns."""
         thread = threading.Thread(target=self._run, args=(target, args), name=name, daemon=True)
-        with self._lock:  # end() joins what is in the set, and nothing that has not started can be joined
+        with self._lock:  # end() joins the threads in the set, and only a started thread can be joined
             thread.start()
             self._running.add(thread)
         return thread
@@ -35,14 +35,14 @@ class Threads:
         try:
             target(*args)
         except OSError:
-            # The peer went away: the usual end of a connection's thread.
+            # The peer has closed: the usual end of a connection's thread.
             pass
         finally:
             with self._lock:
                 self._running.discard(threading.current_thread())
 
     def watch(self, connection: socket.socket) -> None:
-        """This socket is shut down by end_sockets() and close(), so that the thread in it wakes."""
+        """Let end_sockets() and close() shut this socket down, so that its thread wakes."""
         with self._lock:
             self._sockets.add(connection)
         if self.stopping.is_set():
@@ -54,7 +54,7 @@ class Threads:
 
     @property
     def sockets(self) -> int:
-        """Watched sockets that are open now."""
+        """Return the number of watched sockets that are open."""
         with self._lock:
             return len(self._sockets)
 
@@ -66,7 +66,7 @@ class Threads:
             shut(connection)
 
     def end(self, seconds: float = 5.0) -> None:
-        """Stop all that runs now and wait for it; the object is usable again afterwards."""
+        """Stop all threads and wait for them. New threads may be started afterwards."""
         self.stopping.set()
         self.end_sockets()
         with self._lock:
@@ -78,14 +78,14 @@ class Threads:
         self.stopping.clear()
 
     def close(self, seconds: float = 5.0) -> None:
-        """end(), and what is started later stops at once."""
+        """Call end(). Threads that are started later stop at once."""
         self.end(seconds)
         self.stopping.set()
 
 
 @contextlib.contextmanager
 def closing_on_stop(connection: socket.socket, threads: Threads) -> Iterator[None]:
-    """The socket is watched inside the block and closed after it."""
+    """Watch a socket inside the block and close it after the block."""
     threads.watch(connection)
     try:
         yield
@@ -96,7 +96,7 @@ def closing_on_stop(connection: socket.socket, threads: Threads) -> Iterator[Non
 
 
 def shut(connection: socket.socket) -> None:
-    """Shut both directions down; wakes whoever reads."""
+    """Shut both directions down, which wakes a reader."""
     try:
         connection.shutdown(socket.SHUT_RDWR)
     except OSError:
@@ -104,7 +104,7 @@ def shut(connection: socket.socket) -> None:
 
 
 def play(connection: socket.socket, fault: Fault, stopping: threading.Event) -> bool:
-    """Play a fault that needs no honest answer; False: it needs one (late, slow, cut)."""
+    """Play a fault; return False if it needs the correct answer, too (late, slow, cut)."""
     if fault.kind == "late":
         stopping.wait(fault.seconds)
         return False
@@ -122,13 +122,13 @@ def play(connection: socket.socket, fault: Fault, stopping: threading.Event) -> 
 
 
 def drain(connection: socket.socket) -> None:
-    """Read and forget until the peer closes or the socket is shut down."""
+    """Read and drop everything until the peer closes or the socket is shut down."""
     while connection.recv(_CHUNK):
         pass
 
 
 def send_badly(connection: socket.socket, data: bytes, fault: Optional[Fault], stopping: threading.Event) -> None:
-    """Send an honest answer as the fault wants it: slowly, or only its beginning (then the socket is shut down)."""
+    """Send a correct answer as the fault demands: slowly, or only its beginning before a shutdown."""
     if fault is None:
         connection.sendall(data)
     elif fault.kind == "slow":
@@ -144,7 +144,7 @@ def send_badly(connection: socket.socket, data: bytes, fault: Optional[Fault], s
 
 
 def pump(client: socket.socket, server: socket.socket, fault: Fault, stopping: threading.Event) -> None:
-    """Pass bytes both ways until one side closes; towards the client as the fault wants it."""
+    """Pass bytes both ways until one side closes, with the fault towards the client."""
     left = fault.size
     with selectors.DefaultSelector() as selector:
         selector.register(client, selectors.EVENT_READ, server)
@@ -168,7 +168,7 @@ def pump(client: socket.socket, server: socket.socket, fault: Fault, stopping: t
 
 def wait_closed(connection: socket.socket, until: Optional[float] = None) -> None:
     """Block until the peer closes, the socket is shut down here, or time.monotonic() reaches ``until``."""
-    # poll(), not a socket timeout: that would turn the same socket non-blocking for the threads that send.
+    # poll(), not a socket timeout, which would make the socket non-blocking for the threads that send.
     poller = select.poll()
     poller.register(connection, select.POLLIN)
     while True:

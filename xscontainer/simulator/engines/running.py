@@ -1,4 +1,4 @@
-"""How a simulated container runs: it starts, ends, starts again, is told to stop, is healthy or not."""
+"""The life of a simulated container's process: start, end, restart, signals and health."""
 
 import os
 import signal
@@ -7,6 +7,7 @@ from typing import Callable, Dict, List, Optional
 
 from xscontainer.simulator.engines import program
 from xscontainer.simulator.engines.container import Container, Health, stamp
+from xscontainer.simulator.engines.log_entries import entries
 from xscontainer.simulator.engines.store import ApiError, Store
 
 RESTART_DELAY = 0.1
@@ -15,26 +16,28 @@ A_DAY = 86400.0
 
 
 class Running(Store):
-    """What happens inside containers. Called with the lock held, except by the clock."""
+    """The processes inside containers. Called with the lock held, except by the clock."""
 
     # -- starting and ending ---------------------------------------------------------------------------------------
     def bring_up(self, container: Container) -> None:
         container.life += 1
+        container.begun = (container.life, len(container.logs))
         container.stopped_by_hand = False
         container.started, container.exit_code, container.error = time.time(), 0, ""
+        container.oom_killed = False
         self._pids += 1
         container.pid = self._pids
         self.publish_network(container, "connect")
         self._start_health(container)
         self.set_state(container, "running")
         self.publish(container, "start")
-        run = program.run(container.command)
-        container.logs += run.output
-        if run.seconds < A_DAY:  # what ends later ends in no test, and would cost a thread
+        run = program.predict(container.command)
+        container.logs += entries(run.output, bool(container.config["Tty"]))
+        if run.seconds < A_DAY:  # no test waits for a later end, which would cost a thread
             self._later(container, run.seconds, lambda: self.die(container, run.exit_code))
 
     def _later(self, container: Container, seconds: float, call: Callable[[], None]) -> None:
-        """Plan something that happens only if this life of the container still goes on."""
+        """Plan an action that is dropped if the container's process has ended before."""
         life = container.life
 
         def act() -> None:
@@ -42,7 +45,7 @@ class Running(Store):
                 if container.life != life or container.id not in self.containers:
                     return
                 if container.state == "paused":
-                    # A frozen process does nothing; look again once it may have been thawed.
+                    # A frozen process does nothing: look again later.
                     self.clock.later(0.05, act)
                 elif container.state in ("running", "restarting"):
                     call()
@@ -65,7 +68,7 @@ class Running(Store):
             self.forget(container)
 
     def forget(self, container: Container) -> None:
-        """The record is gone, whatever it was doing."""
+        """Drop the record of a container in any state."""
         del self.containers[container.id]
         del self.names[container.name]
         container.life += 1
@@ -82,7 +85,7 @@ class Running(Store):
         return name in ("always", "unless-stopped")
 
     def resume(self) -> None:
-        """The engine starts: containers whose policy says so run again, as after a boot."""
+        """Start the containers whose restart policy demands it, as after a boot."""
         with self.lock:
             for container in self.listed():
                 policy = (container.host_config.get("RestartPolicy") or {}).get("Name")
@@ -96,14 +99,14 @@ class Running(Store):
         self.set_state(container, "exited")
 
     def terminate(self, container: Container, seconds: Optional[float]) -> None:
-        """SIGTERM, patience, SIGKILL. Gives the lock away while it waits."""
+        """Send SIGTERM, wait, send SIGKILL. The lock is released while it waits."""
         if container.state == "restarting":
             self.end_restarting(container)
             return
         if seconds is None:
             seconds = float(container.config.get("StopTimeout") or 10)
         container.stopped_by_hand = True
-        self.publish(container, "kill", signal=str(signal_number(container.config.get("StopSignal") or "SIGTERM")))
+        self.publish_signal(container, signal_number(container.config.get("StopSignal") or "SIGTERM"))
         if container.state == "running" and not self.ignores(container):
             self.die(container, self.term_code(container))
             return
@@ -111,7 +114,7 @@ class Running(Store):
         while time.monotonic() < deadline and container.up and container.life == life and not self.stopping.is_set():
             self.changed.wait(max(0.0, deadline - time.monotonic()))
         if container.up and container.life == life:
-            self.publish(container, "kill", signal="9")
+            self.publish_signal(container, 9)
             if container.state == "paused":
                 self.set_state(container, "running")
                 self.publish(container, "unpause")
@@ -119,7 +122,7 @@ class Running(Store):
 
     @staticmethod
     def ignores(container: Container) -> bool:
-        return program.run(container.command).ignores_term and not container.host_config.get("Init")
+        return program.predict(container.command).ignores_term and not container.host_config.get("Init")
 
     @staticmethod
     def term_code(container: Container) -> int:
@@ -138,9 +141,9 @@ class Running(Store):
 
     def _plan_probe(self, container: Container, command: List[str], interval: float, retries: int) -> None:
         def probe() -> None:
-            run = program.run(command)
+            run = program.predict(command)
             shown, exec_id = " ".join(command), os.urandom(32).hex()
-            # The blank at the end is the real engine's when there are no arguments.
+            # A real engine writes the blank at the end when there are no arguments.
             shown = f"{command[0]} {' '.join(command[1:])}"
             code = run.exit_code if run.seconds != program.FOREVER else 0
             for action in (f"exec_create: {shown}", f"exec_start: {shown}"):
@@ -163,7 +166,7 @@ class Running(Store):
             self.set_health(container.id, "unhealthy")
 
     def set_health(self, wanted: str, status: str) -> None:
-        """``starting``, ``healthy`` or ``unhealthy``, with the event if it changes."""
+        """Set the health to ``starting``, ``healthy`` or ``unhealthy``, with an event if it changes."""
         with self.lock:
             container = self.find(wanted)
             if container.health is None:
@@ -178,7 +181,7 @@ _SIGNALS: Dict[str, int] = {name: int(number) for name, number in signal.Signals
 
 
 def signal_number(name: str) -> int:
-    """SIGTERM, TERM or 15 as a number; empty is SIGKILL.
+    """Return SIGTERM, TERM or 15 as a number; the empty string is SIGKILL.
 
     :raises ApiError: 400 for anything else.
     """

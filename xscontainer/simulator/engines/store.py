@@ -1,4 +1,4 @@
-"""What one engine knows: its containers and images, how to find them, and whom to tell about changes."""
+"""The containers and images of one engine, how to find them, and its listeners."""
 
 import os
 import threading
@@ -10,7 +10,7 @@ from xscontainer.simulator.engines.events import EventLog
 
 
 class ApiError(Exception):
-    """An answer other than success: HTTP status and the engine's words."""
+    """An answer other than success: HTTP status and the engine's message."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -19,12 +19,14 @@ class ApiError(Exception):
 
 
 class Store:
-    """Containers and images of one engine. Methods raise ApiError; each is safe in any thread.
+    """The containers and images of one engine. Methods raise ApiError and may be called from any thread.
 
-    :param stopping: set while the engine is down; whoever waits for a container gives up then.
+    :param stopping: set while the engine is down; waits for a container end then.
+    :param podman: events are those of podman 4.3 instead of dockerd's.
     """
 
-    def __init__(self, stopping: threading.Event) -> None:
+    def __init__(self, stopping: threading.Event, podman: bool = False) -> None:
+        self.podman = podman
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
         self.events = EventLog()
@@ -37,7 +39,7 @@ class Store:
 
     # -- finding ----------------------------------------------------------------------------------------------------
     def find(self, wanted: str) -> Container:
-        """By full id, name (with or without the slash) or unique beginning of an id."""
+        """Return the container of a full id, a name (with or without the slash) or the unique beginning of an id."""
         with self.lock:
             found = self.containers.get(wanted) or self.containers.get(self.names.get(wanted.lstrip("/"), ""))
             if found is None and wanted:
@@ -50,12 +52,12 @@ class Store:
             return found
 
     def listed(self) -> List[Container]:
-        """All, newest first."""
+        """Return all containers, newest first."""
         with self.lock:
             return sorted(self.containers.values(), key=lambda container: -container.created)
 
     def image(self, name: str) -> str:
-        """The id of an image by name or id.
+        """Return the id of an image of that name or id.
 
         :raises ApiError: 404.
         """
@@ -68,7 +70,7 @@ class Store:
             return self.images[full]
 
     def add_image(self, name: str) -> str:
-        """Make an image name known; its id."""
+        """Add an image; return its id."""
         full = name if ":" in name.rpartition("/")[2] else name + ":latest"
         with self.lock:
             if full not in self.images:
@@ -77,11 +79,26 @@ class Store:
 
     # -- changes ----------------------------------------------------------------------------------------------------
     def publish(self, container: Container, action: str, **attributes: str) -> None:
-        """An event of this container, with what engines always say about it."""
-        full = {**container.labels, **attributes, "image": container.image, "name": container.name}
+        """Publish an event of this container, with the attributes that engines always add."""
+        full = {**attributes, **container.labels, "image": container.image, "name": container.name}
+        if self.podman:
+            full = {**full, **attributes}  # in dockerd's events labels come before these
+            if action.startswith(("oom", "health_status", "exec_", "top")):
+                return  # health checks need systemd's timers there
+            action = {"destroy": "remove"}.get(action, action)
+            full.pop("signal", None)
+            full.pop("oldName", None)
+            full.update(containerExitCode=attributes.get("exitCode", "0"), podId="")
         self.events.publish("container", action, container.id, dict(sorted(full.items())))
 
+    def publish_signal(self, container: Container, number: int) -> None:
+        """Publish the signal of an engine that stops a container. Podman does that without an event."""
+        if not self.podman:
+            self.publish(container, "kill", signal=str(number))
+
     def publish_network(self, container: Container, action: str) -> None:
+        if self.podman:
+            return
         name = container.network
         kind = {"none": "null"}.get(name, name)
         self.events.publish("network", action, network_id(name),

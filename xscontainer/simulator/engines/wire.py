@@ -1,7 +1,7 @@
-"""HTTP/1.1 on a stream socket, server side, as little of it as an Engine API needs, and fast.
+"""A fast HTTP/1.1 server side on a stream socket, with only what an Engine API needs.
 
-The standard library's http.server parses headers with the e-mail parser (0.2 ms a request): with a hundred engines in
-one process that would be most of what is measured.
+The standard library's http.server parses headers with the e-mail parser (0.2 ms a request), which would be
+most of the measured time with a hundred engines in one process.
 """
 
 import email.utils
@@ -35,7 +35,7 @@ class Request(NamedTuple):
 
 
 class BadRequest(Exception):
-    """What the peer sent is no HTTP we understand."""
+    """The peer has sent something that this server does not understand as HTTP."""
 
 
 class Connection:
@@ -55,7 +55,7 @@ class Connection:
 
     # -- reading ----------------------------------------------------------------------------------------------------
     def read(self) -> Optional[Request]:
-        """The next request; None when the client is done.
+        """Return the next request; None at the end of the connection.
 
         :raises BadRequest: malformed or beyond the limits.
         """
@@ -128,7 +128,7 @@ class Connection:
         return line
 
     def wait_closed(self, until: Optional[float] = None) -> None:
-        """Block until the client closes, or until that time.monotonic(); what it sends meanwhile is dropped."""
+        """Block until the client closes or until that time.monotonic(); drop what it sends."""
         relay.wait_closed(self.sock, until)
 
     # -- sending ----------------------------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ class Connection:
         self, status: int, body: bytes = b"", content_type: str = "application/json",
         more: Tuple[Tuple[str, str], ...] = (), common: Optional[str] = None,
     ) -> None:
-        """A whole answer with Content-Length; ``common`` replaces the header lines that all answers carry."""
+        """Send an answer with Content-Length; ``common`` replaces the header lines of all answers."""
         lines = [self._head(status, content_type if status not in (204, 304) else "", common)]
         lines += [f"{key}: {value}\r\n" for key, value in more]
         if status not in (204, 304):
@@ -154,23 +154,26 @@ class Connection:
         return f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\n{common}{kind}Date: {date}\r\n"
 
     def start_stream(self, content_type: str = "application/json") -> None:
-        """The head of an answer in chunks."""
+        """Send the head of an answer in chunks."""
         self.send((self._head(200, content_type) + "Transfer-Encoding: chunked\r\n\r\n").encode("latin-1"))
 
     def start_raw(self, content_type: str, upgrade: bool) -> None:
-        """The head of an answer after which the connection carries raw bytes until it is closed."""
+        """Send the head of an answer; the connection carries raw bytes then until it is closed."""
         head = "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n" if upgrade else "HTTP/1.1 200 OK\r\n"
         self.close_after = True
         self.send(f"{head}Content-Type: {content_type}\r\n{self._common}\r\n".encode("latin-1"))
 
     def send_chunk(self, data: bytes) -> None:
-        """One chunk of a started stream."""
+        """Send one chunk of a started stream."""
         self.send(b"%x\r\n%s\r\n" % (len(data), data))
 
     def end_stream(self) -> None:
         self.send(b"0\r\n\r\n")
 
     def send(self, data: bytes) -> None:
-        """Bytes as they are; through the fault that is set. Raises OSError when the client is gone or stuck."""
+        """Send bytes with the fault that is set.
+
+        :raises OSError: the client has closed or does not read.
+        """
         with self._lock:
             relay.send_badly(self.sock, data, self.fault, self.stopping)

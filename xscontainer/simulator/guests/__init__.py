@@ -1,4 +1,4 @@
-"""Guests: what answers SSH at a VM's address. The embedded kind is in .embedded: it needs paramiko."""
+"""Guests: SSH servers at the addresses of VMs. The embedded kind is in .embedded: it needs paramiko."""
 
 from xscontainer.simulator.guests.base import Guest
 from xscontainer.simulator.guests.group import Guests

@@ -1,4 +1,4 @@
-"""Guests in a process of their own, steered through stdin: ``python -m xscontainer.simulator.guests --help``."""
+"""A process of guests that takes commands on stdin: ``python -m xscontainer.simulator.guests --help``."""
 
 import argparse
 import json
@@ -30,14 +30,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
-    """Run until stdin closes or SIGTERM; 0, or 1 when the guests could not be started."""
+    """Run until stdin closes or SIGTERM; return 0, or 1 if the guests could not be started."""
     options = _parser().parse_args(arguments)
     identity = Identity(api_version=options.api_version, min_api_version=options.min_api_version)
     signal.signal(signal.SIGTERM, _leave)
-    # Commands answer in microseconds, but not while another thread holds on to the interpreter for 5 ms.
+    # By default another thread may keep the interpreter for 5 ms, and a command takes microseconds.
     sys.setswitchinterval(0.0005)
     try:
-        with Guests(options.directory, options.count, options.kind, options.engine, options.port, identity) as guests:
+        guests = Guests(options.directory, options.count, options.kind, options.engine, options.port)
+        guests.identity = identity
+        with guests:
             _prepare(guests, options)
             _say({"guests": describe(guests), "kind": guests.kind, "engine": guests.engine, "port": guests[0].port,
                   "directory": guests.directory})

@@ -1,32 +1,37 @@
-"""What every simulated guest is: an address that answers SSH, a host key, authorized keys, a place for an engine."""
+"""The base of all simulated guests: an address, an SSH server, keys, and a place for an engine."""
 
 import os
 import pwd
 import shutil
 import socket
 import time
-from typing import Any, List, Optional
+from typing import Any, List, Optional, Sequence
 
 from xscontainer.simulator.engines import relay
 from xscontainer.simulator.engines.acceptor import Acceptor
 from xscontainer.simulator.engines.errors import SimulatorError
-from xscontainer.simulator.engines.faults import AT_CONNECT, Fault, Faults
+from xscontainer.simulator.engines.faults import AT_CONNECT, Faults
 from xscontainer.simulator.engines.started import Started
 from xscontainer.simulator.guests.addresses import AddressBlock, bind_all, listen_on
-from xscontainer.simulator.guests.hostkey import HostKey, make_host_key, read_host_key, write_private
+from xscontainer.simulator.guests.faulty import play_fault
+from xscontainer.simulator.guests.guest_keys import GuestKeys
+from xscontainer.simulator.guests.hypervisor import Hypervisor
 
 MAX_SOCKET_PATH = 100
+# Programs that can connect a stream to an engine's socket. A guest may lack them.
+HIDDEN = ("docker", "podman", "socat", "ncat", "nc")
+SYSTEM_DIRECTORIES = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/snap/bin:/opt/bin"
 
 
 def own_user() -> str:
-    """The name of the user who runs this, or the empty string. Not getpass.getuser(): it believes $LOGNAME."""
+    """Return the name of the effective user, else "". Not getpass.getuser(), which trusts $LOGNAME."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         return ""
 
 
-class Guest(Started):
+class Guest(GuestKeys, Started):
     """Base of the guests; a context manager (entering starts it, leaving closes it).
 
     :param directory: the guest's own; created if absent, removed by close().
@@ -37,6 +42,9 @@ class Guest(Started):
     :param listener: an already listening socket for address and port (the guest owns it then).
     :param engine_socket: where its engine listens; default ``<directory>/docker.sock``.
     """
+
+    seen_as = ""
+    """Where commands in the guest see its directory, if that is another path there."""
 
     def __init__(
         self, directory: str, address: str = "", port: int = 0, host_key_type: str = "ed25519",
@@ -49,8 +57,6 @@ class Guest(Started):
         self.engine_socket = engine_socket or os.path.join(self.directory, "docker.sock")
         if len(self.engine_socket) > MAX_SOCKET_PATH:
             raise SimulatorError(f"the socket path is longer than {MAX_SOCKET_PATH} characters: {self.engine_socket}")
-        self.host_key_path = os.path.join(self.directory, "host_key")
-        self.authorized_keys_path = os.path.join(self.directory, "authorized_keys")
         self.log_path = os.path.join(self.directory, "sshd.log")
         self.faults = Faults()
         self.engine: Any = None
@@ -64,41 +70,9 @@ class Guest(Started):
         self._threads = relay.Threads()
         os.makedirs(self.directory, mode=0o700, exist_ok=True)
         os.makedirs(os.path.join(self.directory, "home"), mode=0o700, exist_ok=True)
-        write_private(self.authorized_keys_path, b"")
-        self._host_key_type = host_key_type
-        self._host_key = make_host_key(host_key_type)
-        write_private(self.host_key_path, self._host_key.private)
-
-    # -- keys -------------------------------------------------------------------------------------------------------
-    @property
-    def host_key(self) -> HostKey:
-        return self._host_key
-
-    @property
-    def host_key_base64(self) -> str:
-        """The public half of the host key, as known_hosts files and xscontainer-sshhostkey hold it."""
-        return self._host_key.base64
-
-    def rotate_host_key(self, kind: str = "") -> str:
-        """A new host key for every connection from now on; its base64."""
-        self._host_key = make_host_key(kind or self._host_key_type)
-        write_private(self.host_key_path, self._host_key.private)
-        return self._host_key.base64
-
-    def set_host_key(self, private: str) -> None:
-        """Show this key, an OpenSSH PEM, from now on."""
-        self._host_key = read_host_key(private.encode("ascii"))
-        write_private(self.host_key_path, self._host_key.private)
-
-    def authorize(self, public_key_line: str) -> None:
-        """Let this public key in (one line, as in authorized_keys)."""
-        with open(self.authorized_keys_path, "rb") as file:
-            before = file.read()
-        write_private(self.authorized_keys_path, before + public_key_line.strip().encode("utf-8") + b"\n")
-
-    def revoke_all(self) -> None:
-        """Let nobody in from now on."""
-        write_private(self.authorized_keys_path, b"")
+        self.hypervisor = Hypervisor(self.directory, self.seen_as)
+        """The uuid that the guest gives as its VM's; no answer until it is set."""
+        super().__init__(self.directory, host_key_type)
 
     # -- life -------------------------------------------------------------------------------------------------------
     def start(self) -> None:
@@ -110,25 +84,15 @@ class Guest(Started):
             return
         if self._listener is None:
             if self.port:
-                self._listener = self._listen_again()
+                self._listener = _listen_again(self.address, self.port)
             else:
                 self._listener = bind_all([self.address])[0]
         self.port = self._listener.getsockname()[1]
         self._acceptor.add(self._listener, self._on_connection)
         self._listening = True
 
-    def _listen_again(self, seconds: float = 2.0) -> socket.socket:
-        deadline = time.monotonic() + seconds
-        while True:
-            try:
-                return listen_on(self.address, self.port)
-            except OSError as error:
-                if time.monotonic() > deadline:
-                    raise SimulatorError(f"cannot listen on {self.address}:{self.port}: {error}") from error
-                time.sleep(0.005)
-
     def stop(self, sessions: bool = True) -> None:
-        """Answer no more: connections are refused. With ``sessions`` standing connections end too."""
+        """Refuse connections. With ``sessions`` standing connections end, too."""
         if self._listener is not None:
             if self._listening:
                 self._acceptor.remove(self._listener)
@@ -139,17 +103,11 @@ class Guest(Started):
             self._end_sessions()
 
     def kill(self) -> None:
-        """Everything dies at once, as when the VM is destroyed."""
+        """End everything at once, as when the VM is destroyed."""
         self.stop(sessions=True)
 
-    def restart(self, down: float = 0.0) -> None:
-        """Stop with all sessions, stay away for ``down`` seconds, start."""
-        self.stop()
-        time.sleep(down)
-        self.start()
-
     def freeze(self) -> None:
-        """Hang like a paused VM: standing connections stay open and say nothing, new ones are not answered."""
+        """Hang like a paused VM: connections stay open, and nothing is sent or accepted."""
         if self._listener is not None and self._listening:
             # The kernel goes on completing TCP handshakes, as it does for a hung sshd.
             self._acceptor.remove(self._listener)
@@ -162,7 +120,7 @@ class Guest(Started):
             self._listening = True
 
     def close(self) -> None:
-        """stop(), and remove the directory. Callable twice."""
+        """Call stop() and remove the directory. May be called twice."""
         self.thaw()
         self.stop()
         self._threads.close()
@@ -171,25 +129,25 @@ class Guest(Started):
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def set_forwarding(self, allowed: bool) -> None:
-        """Whether streamlocal channels are allowed."""
+        """Allow streamlocal channels or not."""
         raise NotImplementedError
 
     def misbehave(self, kind: str, **details: Any) -> None:
         """Switch a connection fault on (see :mod:`..engines.faults`)."""
-        raise NotImplementedError
+        self.faults.set(kind, **details)
 
     def behave(self) -> None:
         """Switch all faults off."""
-        raise NotImplementedError
+        self.faults.clear()
 
     @property
     def sessions(self) -> int:
-        """SSH connections that stand now."""
+        """Return the number of open SSH connections."""
         raise NotImplementedError
 
     # -- for the kinds of guest -------------------------------------------------------------------------------------
     def _serve(self, connection: socket.socket) -> None:
-        """Speak SSH on this connection; owns the socket. Called in the acceptor's thread: quick."""
+        """Speak SSH on this connection and own its socket. It is called in the acceptor's thread and must be quick."""
         raise NotImplementedError
 
     def _end_sessions(self) -> None:
@@ -202,27 +160,35 @@ class Guest(Started):
         if fault is None:
             self._serve(connection)
         else:
-            self._threads.start(self._misbehave, connection, fault)
+            self._threads.start(play_fault, connection, fault, self._serve, self._threads)
 
-    def _misbehave(self, connection: socket.socket, fault: Fault) -> None:
-        """Play a connection fault; in the guest's own thread."""
-        with relay.closing_on_stop(connection, self._threads):
-            if relay.play(connection, fault, self._threads.stopping):
-                return
-            # "late", "slow" and "cut" are what an honest server says, passed on badly.
-            near, far = socket.socketpair()
-            with near:
-                self._serve(far)
-                relay.pump(connection, near, fault, self._threads.stopping)
+
+def _listen_again(address: str, port: int, seconds: float = 2.0) -> socket.socket:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return listen_on(address, port)
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise SimulatorError(f"cannot listen on {address}:{port}: {error}") from error
+            time.sleep(0.005)
 
 
 def clean_path(directories: List[str]) -> str:
-    """A PATH of those directories that exist."""
+    """Return a PATH of those directories that exist."""
     return os.pathsep.join(directory for directory in directories if os.path.isdir(directory))
 
 
+def programs_but(wanted: Sequence[str]) -> List[str]:
+    """Return the real paths of this machine's programs of HIDDEN that are not ``wanted``."""
+    directories = os.environ.get("PATH", "").split(os.pathsep) + SYSTEM_DIRECTORIES.split(":")
+    paths = [os.path.join(directory, name) for directory in directories for name in HIDDEN if name not in wanted]
+    kept = {os.path.realpath(found) for found in map(shutil.which, wanted) if found}
+    return sorted({os.path.realpath(path) for path in paths if os.path.isfile(path)} - kept)
+
+
 def make_tools(directory: str, tools: List[str]) -> str:
-    """A directory with links to the named programs of this machine and nothing else; its path.
+    """Make a directory with links to the named programs of this machine and nothing else; return its path.
 
     :raises SimulatorError: a program is missing here.
     """

@@ -1,4 +1,4 @@
-"""What goes on in the channels of an embedded SSH server: a Unix socket or a command at the other end."""
+"""The channels of an embedded SSH server, with a Unix socket or a command at the other end."""
 
 import contextlib
 import os
@@ -50,7 +50,7 @@ def to_channel(unix: socket.socket, channel: paramiko.Channel) -> None:
 
 
 def close(channel: paramiko.Channel) -> None:
-    """Close a channel whose transport may have ended meanwhile, which paramiko reports by EOFError."""
+    """Close a channel. paramiko raises EOFError if its transport has ended."""
     with contextlib.suppress(EOFError, OSError):
         channel.close()
 
@@ -58,7 +58,7 @@ def close(channel: paramiko.Channel) -> None:
 def run_command(
     channel: paramiko.Channel, command: bytes, environment: Dict[str, str], directory: str
 ) -> None:
-    """A command of the client's in a shell, its stdin, stdout, stderr and exit code on the channel."""
+    """Run a client's command in a shell, with stdin, stdout, stderr and exit code on the channel."""
     child = subprocess.Popen(
         ["/bin/sh", "-c", os.fsdecode(command)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env=environment, cwd=directory, start_new_session=True, bufsize=0,
@@ -79,7 +79,7 @@ def run_command(
 
 
 def _feed(channel: paramiko.Channel, child: "subprocess.Popen[bytes]") -> None:
-    """stdin; when the client closes the channel altogether, the command dies as a hung-up one does."""
+    """Feed stdin. If the client closes the channel, the command ends as after a hang-up."""
     assert child.stdin is not None
     try:
         while True:
@@ -110,7 +110,7 @@ def _collect(channel: paramiko.Channel, child: "subprocess.Popen[bytes]") -> Non
 
 
 def kill_tree(child: "subprocess.Popen[bytes]") -> None:
-    """The command and all it started; reaped."""
+    """Kill the command and all that it started, and reap it."""
     if child.poll() is None:
         processes.kill(processes.descendants([child.pid]) | {child.pid})
         child.wait()

@@ -1,6 +1,6 @@
 """A guest without OpenSSH: an SSH server made of threads (paramiko's server side).
 
-It serves what a client of containers asks of a guest: logins by public key and, if it has one, by password,
+It serves what xscontainer uses of a guest: logins by public key and, if it has one, by password,
 direct-streamlocal@openssh.com channels, and commands, which a shell of this machine runs with the guest's PATH. On that
 PATH ``docker``, ``socat`` and ``ncat`` are this machine's own or, where one is missing, a small stand-in that does the
 one thing they are needed for.
@@ -34,12 +34,12 @@ IDLE_POLL = 5.0
 
 
 class EmbeddedSSHGuest(Guest):
-    """See the module. Further parameters beside those of :class:`Guest`:
+    """See the module. It takes these parameters beside those of :class:`Guest`.
 
     :param forwarding: whether streamlocal channels are allowed (AllowStreamLocalForwarding).
     :param tools: the only programs on the PATH of commands in the guest; None: all of this machine, and stand-ins.
     :param max_sessions: channels open at once per connection; more are refused (MaxSessions counts alike).
-    :param password: lets in the user who gives it; empty: nobody, only keys do.
+    :param password: a password that logs the user in; empty: only keys do.
     """
 
     def __init__(
@@ -51,14 +51,14 @@ class EmbeddedSSHGuest(Guest):
         self.max_sessions = max_sessions
         self.password = password
         self._link_keys()
-        self._path = make_path(self.directory, tools)
+        self._path = f"{self.hypervisor.path}:{make_path(self.directory, tools)}"
         self._gate = threading.Event()
         self._gate.set()
         self._lock = threading.Lock()
         self._transports: Set[_Transport] = set()
 
     def _link_keys(self) -> None:
-        """Have the keys where commands in the guest look for them."""
+        """Link authorized_keys to where commands in the guest look for it."""
         place = os.path.join(self.directory, "home", ".ssh")
         os.makedirs(place, mode=0o700, exist_ok=True)
         link = os.path.join(place, "authorized_keys")
@@ -74,16 +74,8 @@ class EmbeddedSSHGuest(Guest):
         self._gate.set()
         super().thaw()
 
-    def misbehave(self, kind: str, **details: Any) -> None:
-        """Switch a fault on (see :mod:`..engines.faults`)."""
-        self.faults.set(kind, **details)
-
-    def behave(self) -> None:
-        """Switch all faults off."""
-        self.faults.clear()
-
     def set_forwarding(self, allowed: bool) -> None:
-        """Whether streamlocal channels are allowed, at once."""
+        """Allow streamlocal channels or not, at once."""
         self.forwarding = allowed
 
     @property
@@ -114,11 +106,11 @@ class EmbeddedSSHGuest(Guest):
         try:
             transport.start_server(server=transport.policy)
         except (paramiko.SSHException, EOFError):
-            # The client left or spoke no SSH: nothing to serve.
+            # The client has closed or spoke no SSH.
             transport.close()
 
     def authorized(self) -> Set[bytes]:
-        """The public keys that may log in, as wire blobs."""
+        """Return the public keys that may log in, as wire blobs."""
         found = set()
         with open(self.authorized_keys_path, "rb") as file:
             for line in file:
@@ -132,13 +124,12 @@ class EmbeddedSSHGuest(Guest):
         self._threads.start(*args, name="simulator-channel")
 
     def environment(self) -> Dict[str, str]:
-        """What commands in the guest see."""
-        return {"PATH": self._path, "HOME": os.path.join(self.directory, "home"), "USER": self.user, "SHELL": "/bin/sh",
-                "DOCKER_HOST": "unix://" + self.engine_socket}
+        """Return the environment of commands in the guest."""
+        return {"PATH": self._path, "HOME": os.path.join(self.directory, "home"), "USER": self.user, "SHELL": "/bin/sh"}
 
 
 class _Policy(paramiko.ServerInterface):
-    """What a client of this guest may do."""
+    """The rights of a client of this guest."""
 
     def __init__(self, guest: EmbeddedSSHGuest, transport: "_Transport") -> None:
         self._guest = guest
@@ -168,14 +159,14 @@ class _Policy(paramiko.ServerInterface):
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
         if self._guest.faults.take("channel", ("no-exec",)):
             return False
-        # Not yet: a quick command would end, and close the channel, before the client is told that it began.
+        # Start it only after the reply: a quick command would close the channel before.
         self._transport.begin = lambda: self._guest.start_thread(
             run_command, channel, command, self._guest.environment(), self._guest.directory + "/home")
         return True
 
 
 def _handle_request(channel: paramiko.Channel, message: Message) -> None:
-    """A channel request and its answer, then what the request began."""
+    """Handle a channel request, and start its command after the reply."""
     channel._handle_request(message)
     transport = channel.get_transport()
     begin, transport.begin = transport.begin, None
@@ -184,37 +175,37 @@ def _handle_request(channel: paramiko.Channel, message: Message) -> None:
 
 
 class _Transport(paramiko.Transport):
-    """paramiko's server side, taught to read the path out of a streamlocal channel's open message."""
+    """paramiko's server side, which also reads the path in a streamlocal channel's open message."""
 
-    # Its reader would wake ten times a second per connection.
+    # By default the reader wakes ten times a second for each connection.
     _active_check_timeout = IDLE_POLL
     _channel_handler_table = dict(paramiko.Transport._channel_handler_table)
     _channel_handler_table[MSG_CHANNEL_REQUEST] = _handle_request
 
     def __init__(self, connection: "_GatedSocket", guest: EmbeddedSSHGuest) -> None:
-        # Whatever reads and writes like a socket serves.
+        # Any object that reads and writes like a socket will do.
         super().__init__(cast(socket.socket, connection))
         self._guest = guest
         self.policy = _Policy(guest, self)
-        self._asked = ""
+        self._requested_path = ""
         self.begin: Optional[Callable[[], None]] = None
         self._connected: Dict[int, socket.socket] = {}
-        # paramiko itself holds channels only weakly.
+        # paramiko itself keeps only weak references to channels.
         self._held: Dict[int, paramiko.Channel] = {}
 
     def _parse_channel_open(self, message: Message) -> None:
         kind = message.get_text()
         for _ in range(3):  # sender's channel, window, packet size
             message.get_int()
-        self._asked = message.get_text() if kind == STREAMLOCAL else ""
+        self._requested_path = message.get_text() if kind == STREAMLOCAL else ""
         message.rewind()
         super()._parse_channel_open(message)
 
     def connect_channel(self, chanid: int) -> bool:
-        """Connect the channel about to open to the socket it asked for."""
+        """Connect the channel that is being opened to the requested socket."""
         unix = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            unix.connect(self._asked)
+            unix.connect(self._requested_path)
         except OSError:
             unix.close()
             return False
@@ -225,7 +216,7 @@ class _Transport(paramiko.Transport):
         return len(self._channels)
 
     def _queue_incoming_channel(self, channel: paramiko.Channel) -> None:
-        # Instead of waiting in accept(): a streamlocal channel starts at once, a session when it asks for a command.
+        # Instead of accept(): a streamlocal channel starts at once, a session with its command.
         self._held[channel.get_id()] = channel
         unix = self._connected.pop(channel.get_id(), None)
         if unix is None:
@@ -242,7 +233,7 @@ class _Transport(paramiko.Transport):
 
 
 class _GatedSocket:
-    """A socket that says and hears nothing while the guest is frozen."""
+    """A socket that neither sends nor receives while the guest is frozen."""
 
     def __init__(self, connection: socket.socket, gate: threading.Event) -> None:
         self._connection = connection

@@ -1,4 +1,4 @@
-"""Host keys of a guest, made in this process: an ssh-keygen per guest would cost more than the guest."""
+"""Host keys of a guest, made in this process, since an ssh-keygen for each guest would take longer."""
 
 import os
 from typing import Any, NamedTuple, Union
@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 
 class HostKey(NamedTuple):
-    """A fresh host key: its algorithm, the public half in base64 and the private half as an OpenSSH PEM."""
+    """A host key: its algorithm, the public half in base64 and the private half as an OpenSSH PEM."""
 
     algorithm: str
     base64: str
@@ -16,9 +16,9 @@ class HostKey(NamedTuple):
 
 
 def make_host_key(kind: str = "ed25519") -> HostKey:
-    """A new key of kind ``ed25519``, ``ecdsa`` (P-256) or ``rsa`` (3072 bits).
+    """Return a new key of kind ``ed25519``, ``ecdsa`` (P-256) or ``rsa`` (3072 bits).
 
-    :raises ValueError: another kind.
+    :raises ValueError: the kind is unknown.
     """
     key: Union[ed25519.Ed25519PrivateKey, ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey]
     if kind == "ed25519":
@@ -33,9 +33,9 @@ def make_host_key(kind: str = "ed25519") -> HostKey:
 
 
 def read_host_key(private: bytes) -> HostKey:
-    """The key in an OpenSSH PEM without a passphrase.
+    """Return the key in an OpenSSH PEM without a passphrase.
 
-    :raises ValueError: it is none.
+    :raises ValueError: the text is no such key.
     """
     return _host_key(serialization.load_ssh_private_key(private, None))
 

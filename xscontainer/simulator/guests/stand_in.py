@@ -1,4 +1,4 @@
-"""Stand-ins for the programs that pass a channel on to an engine's socket, where this machine lacks them."""
+"""Stand-ins for programs that connect a channel to an engine's socket, where this machine lacks them."""
 
 import os
 import shutil
@@ -9,12 +9,12 @@ from xscontainer.simulator.guests.base import clean_path
 
 TOOLS = ("docker", "socat", "ncat")
 
-# What the three programs are needed for: pass stdin and stdout to a Unix socket. Python, started without site: 15 ms.
+# It connects stdin and stdout to a Unix socket, for which the three programs are used. Python without site: 15 ms.
 _STAND_IN = r'''import os, select, socket, sys
 words = sys.argv[1:]
 path = next((w.split(":", 1)[1] for w in words if w.upper().startswith("UNIX-CONNECT:")), "")
+path = path or next((w[7:] for w in words if w.startswith("unix://")), "")
 path = path or next((w for w in words if w.startswith("/")), "")
-path = path or next((w[7:] for w in words if w.startswith("unix://")), "") or os.environ.get("DOCKER_HOST", "")[7:]
 sock = socket.socket(socket.AF_UNIX)
 try:
     sock.connect(path)
@@ -37,7 +37,7 @@ while sock in inputs:
 
 
 def make_path(directory: str, tools: Optional[Sequence[str]]) -> str:
-    """A PATH of the named tools (this machine's or a stand-in), or of everything with stand-ins behind."""
+    """Return a PATH of the named tools (this machine's or a stand-in); None: all, then the stand-ins."""
     path = os.path.join(directory, "bin")
     os.makedirs(path, exist_ok=True)
     script = os.path.join(directory, "stand-in.py")

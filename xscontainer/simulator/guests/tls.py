@@ -1,4 +1,4 @@
-"""How a dockerd is made to listen on a TCP port with certificates on both sides."""
+"""Options that make dockerd listen on a TCP port with certificates on both sides."""
 
 import os
 import socket
@@ -8,7 +8,7 @@ from xscontainer.simulator.guests.hostkey import write_private
 
 
 class Certificates(NamedTuple):
-    """What the engine has, all PEM: the CA that its clients' certificates must come from, its own pair."""
+    """Paths of the engine's PEM files: the CA of its clients' certificates, its own certificate and key."""
 
     ca: str
     certificate: str
@@ -16,7 +16,7 @@ class Certificates(NamedTuple):
 
 
 def flags(directory: str, certificates: Certificates, address: str, port: int) -> List[str]:
-    """Write the files to ``directory`` (created if absent); dockerd's arguments."""
+    """Write the files to ``directory`` (created if absent); return dockerd's arguments."""
     os.makedirs(directory, mode=0o700, exist_ok=True)
     host = f"[{address}]" if ":" in address else address
     found = ["--tlsverify", f"--host=tcp://{host}:{port}"]
@@ -29,7 +29,7 @@ def flags(directory: str, certificates: Certificates, address: str, port: int) -
 
 
 def free_port(address: str) -> int:
-    """A port that nobody listens on there now."""
+    """Return a port that is free at that address now."""
     with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
         probe.bind((address, 0))
         port: int = probe.getsockname()[1]

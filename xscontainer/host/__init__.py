@@ -1,0 +1,1 @@
+"""This machine: systemd, locks between its processes, the name service."""

@@ -1,0 +1,1 @@
+"""A plugin call, from the process that XAPI starts to the action that serves it."""

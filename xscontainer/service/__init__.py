@@ -1,0 +1,1 @@
+"""The process xscontainer-monitor and the socket that it serves calls on."""

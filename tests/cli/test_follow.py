@@ -43,7 +43,7 @@ def test_a_log_on_another_host_is_followed_until_an_interrupt(world: World) -> N
 
 
 def test_a_log_ends_with_its_container_and_the_others_go_on(world: World) -> None:
-    with Running(world, "logs", "--follow", "--tail", 0, "web/short", "web/cache") as shown:
+    with Running(world, "logs", "--follow", "web/short", "web/cache") as shown:
         until(lambda: world.vm("web").engine.requests["GET /containers/{}/logs"] >= 2, "logs are not read", 10.0)
         say(world, "web/short", "last words")
         shown.until("web/short | last words")

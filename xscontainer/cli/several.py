@@ -11,6 +11,7 @@ from xscontainer.errors import XapiError, XSContainerError
 from xscontainer.xapi.session import Session
 
 AT_ONCE = 4
+_LOOK = 1.0  # s between two looks for a signal
 
 Item = TypeVar("Item")
 Page = TypeVar("Page")
@@ -106,7 +107,11 @@ def follow(session: Session, items: "Sequence[Item]", label: "Callable[[Item], s
         threading.Thread(target=run, args=(item,), daemon=True).start()
     codes: List[int] = []
     while len(codes) < len(items):
-        item, page, end = news.get()
+        try:
+            # A signal that arrives just before the system call would not interrupt it.
+            item, page, end = news.get(timeout=_LOOK)
+        except queue.Empty:
+            continue
         if page is not None:
             show(item, page)
         elif end is None:

@@ -22,6 +22,7 @@ from xscontainer.xapi.session import Session
 TABLE, JSON, NDJSON = "table", "json", "ndjson"
 INTERVAL = 3.0  # s between two readings of a VM
 REDRAW = 0.5  # s in which the readings of several VMs are shown together
+_LOOK = 1.0  # s between two looks for a signal, which does not interrupt a call that begins just then
 LAST = 1.0  # s that the end of a reader is waited for; it may be in the middle of a call
 FIRST = 3.0  # s for which the first view waits for all VMs
 
@@ -135,13 +136,13 @@ class _Watch:
             return several.joint_code(codes)
         if self._form == NDJSON:
             while True:
-                self._take(None)
+                self._take(_LOOK)
         with Live(self._terminal, self._lines) as live:
             pause = REDRAW if self._terminal.movable else INTERVAL
             while True:
                 live.refresh()
                 until = time.monotonic() + pause
-                self._take(None)
+                self._take(_LOOK)
                 while time.monotonic() < until:
                     self._take(until - time.monotonic())
 

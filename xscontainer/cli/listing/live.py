@@ -7,6 +7,7 @@ restarted. It wakes the reader through a pipe, so that the reader can wait for s
 import contextlib
 import os
 import random
+import signal
 import threading
 import time
 from typing import Any, Callable, Dict, NamedTuple, Optional, Set
@@ -152,6 +153,7 @@ class Follower:
         self._session: Optional[Session] = None
         self._first = ""  # token of the first answer
         self._reader, self._writer = os.pipe()
+        self._wakeup: Optional[int] = None  # the process' former descriptor for signals
         for descriptor in (self._reader, self._writer):
             os.set_blocking(descriptor, False)
         self._thread = threading.Thread(target=self._run, name="xapi-events", daemon=True)
@@ -167,10 +169,15 @@ class Follower:
         except BaseException:
             self._close()
             raise
+        # A signal that arrives just before the reader's system call would not interrupt it.
+        if threading.current_thread() is threading.main_thread():
+            self._wakeup = signal.set_wakeup_fd(self._writer)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._wakeup is not None:
+            signal.set_wakeup_fd(self._wakeup)
         self._stopped.set()
         session = self._session
         if session is not None:
@@ -186,11 +193,11 @@ class Follower:
         os.close(self._writer)
 
     def fileno(self) -> int:
-        """Return the descriptor that becomes readable when there is a new state, or after :meth:`wake`."""
+        """Return the descriptor that becomes readable when there is a new state, or after a signal."""
         return self._reader
 
     def wake(self) -> None:
-        """Make the descriptor readable. A signal handler may call it."""
+        """Make the descriptor readable."""
         with contextlib.suppress(OSError):  # the pipe is full, or closed
             os.write(self._writer, b".")
 

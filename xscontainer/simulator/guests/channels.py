@@ -16,7 +16,7 @@ _CHUNK = 65536
 
 
 def hold(channel: paramiko.Channel, unix: socket.socket) -> None:
-    with unix:
+    with unix, contextlib.suppress(EOFError, OSError):
         while channel.recv(_CHUNK):
             pass
     close(channel)
@@ -30,7 +30,7 @@ def to_socket(channel: paramiko.Channel, unix: socket.socket) -> None:
                 unix.shutdown(socket.SHUT_WR)
                 return
             unix.sendall(data)
-    except OSError:
+    except (EOFError, OSError):
         relay.shut(unix)
     finally:
         if channel.closed:
@@ -39,14 +39,13 @@ def to_socket(channel: paramiko.Channel, unix: socket.socket) -> None:
 
 def to_channel(unix: socket.socket, channel: paramiko.Channel) -> None:
     with unix:
-        try:
+        with contextlib.suppress(EOFError, OSError):  # the client or the engine has closed its end meanwhile
             while True:
                 data = unix.recv(_CHUNK)
                 if not data:
-                    return
+                    break
                 channel.sendall(data)
-        finally:
-            close(channel)
+        close(channel)
 
 
 def close(channel: paramiko.Channel) -> None:
@@ -66,14 +65,16 @@ def run_command(
     feeder = threading.Thread(target=_feed, args=(channel, child), name="simulator-stdin", daemon=True)
     feeder.start()
     try:
-        _collect(channel, child)
+        with contextlib.suppress(EOFError, OSError):  # the client has closed its end meanwhile
+            _collect(channel, child)
     finally:
         kill_tree(child)
         if child.stdout is not None and child.stderr is not None:
             child.stdout.close()
             child.stderr.close()
-        if not channel.closed:
-            channel.send_exit_status(child.returncode if child.returncode >= 0 else 255)
+        with contextlib.suppress(EOFError, OSError):
+            if not channel.closed:
+                channel.send_exit_status(child.returncode if child.returncode >= 0 else 255)
         close(channel)
         feeder.join(5.0)
 

@@ -7,6 +7,8 @@
 WORKERS ?= 2
 # The fast tests wait half of their time.
 FAST_WORKERS ?= 4
+# After a run that failed with pytest's exit code 1.
+AGAIN = { [ $$? = 1 ] && [ -n "$$CI" ] && $$python -m tests.setup.again; }
 PREPARE = python3 -m tests.setup.prepare
 SOURCES = xscontainer tests rpm docs setup.py $(wildcard xapi-plugins/*)
 
@@ -31,12 +33,12 @@ test:
 	@pythons=$$($(PREPARE) test $(PYTHON) -- $(ARGS)) || exit 1; status=0; \
 	for python in $$pythons; do \
 		echo "=== $$($$python -V)"; \
-		$$python -m pytest -n $(WORKERS) --dist loadfile $(ARGS) || status=1; \
+		$$python -m pytest -n $(WORKERS) --dist loadfile $(ARGS) || $(AGAIN) || status=1; \
 	done; exit $$status
 
 test-fast:
 	@python=$$($(PREPARE) fast $(PYTHON)) && echo "=== $$($$python -V)" && \
-		exec $$python -m pytest -n $(FAST_WORKERS) --dist loadfile -m 'not real' $(ARGS)
+		{ $$python -m pytest -n $(FAST_WORKERS) --dist loadfile -m 'not real' $(ARGS) || $(AGAIN); }
 
 lint:
 	@python=$$($(PREPARE) lint $(PYTHON)) || exit 1; status=0; \

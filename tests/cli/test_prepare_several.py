@@ -104,6 +104,8 @@ def test_a_refused_password_is_that_vms_failure(world: World, run: Commands) -> 
 
 
 def test_one_vm_that_is_named_twice_is_one_vm(world: World, run: Commands) -> None:
+    with password() as descriptor:
+        assert run("prepare", "--yes", "--password-fd", descriptor, "one").code == 0
     shown = run("prepare", "one", world.vm("one").uuid)
     assert shown.code == 0 and "Nothing had to be installed" in shown.out
 

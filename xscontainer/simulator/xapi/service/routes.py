@@ -2,7 +2,7 @@
 
 from typing import Callable, Dict, Optional
 
-from xscontainer.simulator.xapi.service import transfer
+from xscontainer.simulator.xapi.service import plugin_proxy, transfer
 from xscontainer.simulator.xapi.state.host_data import HostData
 from xscontainer.simulator.xapi.state.pool_data import PoolData
 from xscontainer.simulator.xapi.wire.exchange import Exchange
@@ -14,4 +14,7 @@ HANDLERS: Dict[str, Handler] = {name: transfer.serve for name in transfer.PERMIS
 
 def find(name: str) -> Optional[Handler]:
     """Return the handler of "METHOD /path", None if the path is none of these."""
+    method, _space, path = name.partition(" ")
+    if path.startswith(plugin_proxy.PREFIX) and method in plugin_proxy.PERMISSIONS:
+        return plugin_proxy.serve
     return HANDLERS.get(name)

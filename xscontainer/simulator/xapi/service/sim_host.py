@@ -35,7 +35,7 @@ class SimHost(HostData):
         self.certificate_path = os.path.join(self.directory, "xapi-ssl.pem")
         self.pool = pool
         self._tcp = tcp
-        self._server = Server(lambda request: respond(dispatcher, self, request), self._streamer)
+        self._server = Server(lambda request: respond(dispatcher, self, request), self._streamer, pool.web_dir)
         self._restarter: Optional[threading.Timer] = None
         self.socket_path = os.path.join(self.directory, "xapi")
         self._short: Optional[str] = None

@@ -22,6 +22,8 @@ class HostData:
         self.certificate = ""
         self.directory = os.path.join(directory, self.name_label)
         self.plugin_dir = os.path.join(self.directory, "plugins")
+        # Unix sockets of daemons, to which xapi passes requests; a daemon makes the directory. /var/lib/xcp/plugin.
+        self.service_dir = os.path.join(self.directory, "services")
         self.inventory_path = os.path.join(self.directory, "xensource-inventory")
         self.pool_conf_path = os.path.join(self.directory, "pool.conf")
         os.makedirs(self.plugin_dir, exist_ok=True)

@@ -41,6 +41,8 @@ class PoolData:
     def __init__(self, directory: str) -> None:
         self.directory = os.path.abspath(directory)
         os.makedirs(self.directory, exist_ok=True)
+        # Files that hosts serve over HTTPS to everybody; a test makes it. /opt/xensource/www.
+        self.web_dir = os.path.join(self.directory, "www")
         self.model = load()
         self.db = Database(self.model)
         self.operations_ended = threading.Condition(self.db.lock)

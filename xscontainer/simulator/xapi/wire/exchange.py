@@ -4,20 +4,22 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Callable, Dict, Optional
 from urllib.parse import parse_qsl
 
-REASONS = {200: "OK", 302: "Moved Temporarily"}
+REASONS = {200: "OK", 302: "Moved Temporarily", 404: "Not Found"}
 
 
 class Exchange:
     """One request with its query and headers (lower case); its body is still to be read.
 
     length: of the body, None if the request does not say. read(most): the next bytes of it, b"" at the end of the
-    stream. write(data): sends.
+    stream. write(data): sends. proxy: what stunnel says of a connection over HTTPS, else "".
     """
 
     def __init__(
         self, method: str, target: str, headers: Dict[str, str], local: bool, read: Callable[[int], bytes],
-        write: Callable[[bytes], None],
+        write: Callable[[bytes], None], proxy: str = "",
     ) -> None:
+        self.target = target
+        self.proxy = proxy
         self.path, _mark, query = target.partition("?")
         self.name = "{} {}".format(method, self.path)
         self.query = dict(parse_qsl(query, keep_blank_values=True))

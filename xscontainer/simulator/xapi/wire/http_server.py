@@ -1,5 +1,7 @@
 """The HTTP server of a simulated host: one thread for each connection, keep-alive, TCP_NODELAY."""
 
+import contextlib
+import os
 import socket
 import ssl
 import struct
@@ -9,21 +11,25 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from xscontainer.simulator.xapi.wire.exchange import Exchange
 from xscontainer.simulator.xapi.wire.failures import Dropped, HttpError
+from xscontainer.simulator.xapi.wire.static_files import read as read_file
 
 BODY_LIMIT = 307200
 _HEAD_LIMIT = 65536
+_TCP_HEAD_LIMIT = 1006  # bytes; xapi closes the connection without an answer
 _DISCARD_LIMIT = 64 * 1024 * 1024
 # Seconds that a client may go on sending its body after the answer.
 _LINGER = 5.0
 _HANDSHAKE = 5.0  # seconds
 _RESET = struct.pack("ii", 1, 0)
-_REASONS = {200: "OK", 403: "Forbidden", 404: "Not Found", 500: "Internal Error", 501: "Method Not Implemented"}
+_REASONS = {200: "OK", 401: "Unauthorised", 403: "Forbidden", 404: "Not Found", 500: "Internal Error",
+            501: "Method Not Implemented"}
 _PAGE_500 = (
     "<html><body><h1>HTTP 500 internal server error</h1>An unexpected error occurred; please wait a while and "
     "try again. If the problem persists, please contact your support representative."
     "<h1> Additional information </h1>{}</body></html>"
 )
 _PAGE_403 = "<html><body><h1>HTTP 403 forbidden</h1>Access to the requested resource is forbidden.</body></html>"
+_PAGE_401 = "<html><body><h1>HTTP 401 unauthorised</h1>Please check your credentials and retry.</body></html>"
 _PAGE_404 = (
     '<!DOCTYPE HTML PUBLIC "-//IETF//DTD HTML 2.0//EN"> <html><head> <title>404 Not Found</title> </head>'
     "<body> <h1>Not Found</h1> <p>The requested URL {} was not found on this server.</p> "
@@ -41,11 +47,12 @@ class HttpRequest(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A complete answer."""
+    """A complete answer; `no_store`: it forbids caches to keep it."""
 
     status: int
     content_type: str
     body: bytes
+    no_store: bool = True
 
 
 Responder = Callable[[HttpRequest], Answer]
@@ -60,7 +67,7 @@ def _html(text: str) -> str:
 
 def error_answer(error: HttpError) -> Answer:
     """Return XAPI's page for an HTTP error."""
-    page = {403: _PAGE_403, 501: _PAGE_501.format(error.text)}.get(error.status)
+    page = {401: _PAGE_401, 403: _PAGE_403, 501: _PAGE_501.format(error.text)}.get(error.status)
     return Answer(error.status, "text/html", (page or _PAGE_500.format(_html(error.text))).encode("utf-8", "replace"))
 
 
@@ -92,6 +99,7 @@ class Connection:
                 self._sock.settimeout(None)
             while self._serve_one():
                 pass
+            self._end_tls()
         except (OSError, Dropped):
             pass
         finally:
@@ -123,17 +131,29 @@ class Connection:
         return keep
 
     def _stream(self, streamer: Streamer, words: List[str], headers: Dict[str, str]) -> None:
-        exchange = Exchange(words[0], words[1], headers, self._local, self._read_some, self._sock.sendall)
+        proxy = ""
+        if self._tls is not None:
+            (client, port), (own, own_port) = self._sock.getpeername(), self._sock.getsockname()
+            proxy = f"TCP6 ::ffff:{client} ::ffff:{own} {port} {own_port}"  # stunnel's line
+        exchange = Exchange(words[0], words[1], headers, self._local, self._read_some, self._sock.sendall, proxy)
         try:
             streamer(exchange)
         except HttpError as error:
             self._send(error_answer(error), keep=False)
         # A client that is still sending would get EPIPE instead of the answer.
+        self._end_tls()
         self._sock.shutdown(socket.SHUT_WR)
         self._sock.settimeout(_LINGER)
         for _chunk in range(_DISCARD_LIMIT // 262144):
             if not self._sock.recv(262144):
                 break
+
+    def _end_tls(self) -> None:
+        """Tell the client that this is the end, as stunnel does."""
+        if isinstance(self._sock, ssl.SSLSocket):
+            self._sock.settimeout(_LINGER)
+            with contextlib.suppress(OSError, ValueError):  # the client has left; or this was done before
+                self._sock.unwrap()
 
     def _read_some(self, most: int) -> bytes:
         if not self._buffer:
@@ -146,8 +166,11 @@ class Connection:
             raise Dropped()
         method, path = words[0], words[1].partition("?")[0]
         if method == "GET":
-            if not self._local:
+            if not self._local and self._tls is None:
                 raise HttpError(403)
+            found = read_file(self._server.web_dir, path) if self._tls is not None else None
+            if found is not None:
+                return Answer(200, found[0], found[1], no_store=False)
             return Answer(404, "", _PAGE_404.format(path).encode())
         if method == "OPTIONS":
             return Answer(200, "", b"")
@@ -170,9 +193,9 @@ class Connection:
             end = self._buffer.find(b"\r\n\r\n")
             if end >= 0 and len(self._buffer[:end].split(b"\r\n")[0].split()) >= 2:
                 head, self._buffer = self._buffer[:end], self._buffer[end + 4 :]
-                return head
+                return head if self._local or end + 4 <= _TCP_HEAD_LIMIT else None
             data = self._sock.recv(65536)
-            if not data or len(self._buffer) > _HEAD_LIMIT:
+            if not data or len(self._buffer) > (_HEAD_LIMIT if self._local else _TCP_HEAD_LIMIT):
                 return None
             self._buffer += data
 
@@ -201,8 +224,11 @@ class Connection:
         head = [
             "HTTP/1.1 {} {}".format(answer.status, _REASONS[answer.status]),
             "connection: " + ("keep-alive" if keep else "close"),
-            "cache-control: no-cache, no-store",
         ]
+        if answer.no_store:
+            head.append("cache-control: no-cache, no-store")
+        if answer.status == 401:
+            head.append('www-authenticate: Basic realm="xapi"')
         if answer.content_type:
             head.append("content-type: " + answer.content_type)
         head.append("content-length: {}".format(len(answer.body)))
@@ -214,12 +240,15 @@ class Server:
 
     :param respond: answers a request whose body has been read.
     :param streamer_of: gives, by method and path ("PUT /x"), the handler of a request whose body is not read before.
+    :param web_dir: directory of the files that are served over HTTPS.
     """
 
     def __init__(
-        self, respond: Responder, streamer_of: Callable[[str], Optional[Streamer]] = lambda name: None
+        self, respond: Responder, streamer_of: Callable[[str], Optional[Streamer]] = lambda name: None,
+        web_dir: str = os.devnull,
     ) -> None:
         self.respond = respond
+        self.web_dir = web_dir
         self.streamer_of = streamer_of
         self._lock = threading.Lock()
         self._listeners: List[socket.socket] = []
